@@ -1,0 +1,1 @@
+"""Who decides the order: BFT and Raft behind one interface (``consensus/interface.py``)."""

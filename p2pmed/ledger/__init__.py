@@ -1,0 +1,1 @@
+"""What was decided: transactions, author logs, blocks, the chain and its state."""

@@ -1,0 +1,1 @@
+"""What transactions mean: types, rules and rejections, one module per family."""

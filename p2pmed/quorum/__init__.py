@@ -1,0 +1,1 @@
+"""How many must agree, and the proof that they did."""

@@ -1,0 +1,1 @@
+"""Bytes: one value, one spelling."""
