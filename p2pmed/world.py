@@ -35,7 +35,7 @@ class Space(IntEnum):
     STATE = 6
     """Ledger (32) + key of the state machine -> value."""
     VERDICT = 7
-    """Ledger (32) + entry id (32) -> height and verdict."""
+    """Ledger (32) + entry id (32) -> verdict, where it is not plain ``applied``."""
     CONSENSUS = 8
     """Ledger (32) + key of the engine -> votes, terms, certificates."""
     LEDGER = 9
@@ -46,6 +46,8 @@ class Space(IntEnum):
     """Device key (32) -> remembered addresses and credential."""
     LOCAL = 12
     """What only this node knows: imports done, cursors, drafts of a genesis."""
+    TIP = 13
+    """Ledger (32) + author log (48) + seq (8) -> height that ordered the log up to seq."""
 
 
 BULKY_SPACES = frozenset({Space.ENTRY, Space.BLOCK})

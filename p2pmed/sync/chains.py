@@ -1,0 +1,422 @@
+"""Certified chains from anybody to anybody: catch-up, carrying, following.
+
+Every node keeps every ledger it hears of, because a chain verifies itself: the founding by the
+founders' credentials, each block by its parent's digest and a certificate. So a node that was
+away for weeks catches up from whoever is near, and a van carries a village to the county.
+
+States of one ledger here: unknown -> founding checked -> verified up to a height. Messages:
+``Ping`` heads (gossip) tell heights; ``ChainAsk`` asks upward from the own height;
+``ChainBlocks`` answers, with the founding if asked from 0, always ending in a certificate.
+
+The *home* ledger's blocks are handed out as ``Verified`` and stored by whoever applies them;
+those of other ledgers are stored here, as bytes, and handed out as well.
+
+Failure table: a lying height costs one ask; a bad block or certificate drops the peer; a
+second, certified block at a stored height is a fork: nothing is overwritten, ``Forked`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+
+from p2pmed.consensus.interface import Block, Header, header_digest
+from p2pmed.engine import DeadlineReached, Instant, earliest
+from p2pmed.errors import CredentialError, DecodeError
+from p2pmed.ledger.block import content_hash, decode_body, tips_root
+from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
+from p2pmed.ledger.genesis import Founding, check_founding, ledger_id
+from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX, FRAME_BYTES_MAX
+from p2pmed.quorum.certificate import Epoch, Verify, check_certificate
+from p2pmed.wire import codec, cose
+from p2pmed.wire.codec import Bytes32, Count, Wire
+from p2pmed.world import Disk, Space
+
+__all__ = [
+    "ChainAsk",
+    "ChainBlocks",
+    "ChainMessage",
+    "Chains",
+    "Faulty",
+    "Forked",
+    "Founded",
+    "HeadsSeen",
+    "SendChain",
+    "Verified",
+]
+
+LEDGERS_MAX: Final = 256
+"""Ledgers one node keeps: a county's villages."""
+BLOCKS_PER_ANSWER_MAX: Final = 64
+ANSWER_BYTES_MAX: Final = 32 * 1024
+"""Blocks are added to an answer while it is smaller than this; a frame holds the last one."""
+ASK_MS: Final = 3_000
+"""After which a silent peer is passed over."""
+
+assert ANSWER_BYTES_MAX + STORED_BYTES_MAX < FRAME_BYTES_MAX
+
+
+class ChainAsk(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
+    """Blocks above ``height``, please."""
+
+    ledger: Bytes32
+    height: Count
+
+
+class ChainBlocks(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
+    """Blocks in order of height; the founding first if the asker had none."""
+
+    ledger: Bytes32
+    founding: bytes
+    blocks: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=BLOCKS_PER_ANSWER_MAX)]
+
+
+ChainMessage: TypeAlias = ChainAsk | ChainBlocks
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsSeen:
+    """A peer's ping named its ledgers and their heights: hints."""
+
+    peer: bytes
+    heads: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FromPeer:
+    """A message of this protocol."""
+
+    peer: bytes
+    message: ChainMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """No channel to this peer any more."""
+
+    peer: bytes
+
+
+ChainEvent: TypeAlias = HeadsSeen | FromPeer | PeerGone | DeadlineReached
+
+
+@dataclass(frozen=True, slots=True)
+class SendChain:
+    """To one peer."""
+
+    peer: bytes
+    message: ChainMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """A ledger became known here; its founding is checked and staged."""
+
+    founding: Founding
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Blocks of ``ledger`` whose certificates hold, next above what was known."""
+
+    ledger: bytes
+    blocks: tuple[StoredBlock, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """Two certified blocks at one height: more liars than the ledger withstands."""
+
+    ledger: bytes
+    first: StoredBlock
+    second: StoredBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """The peer sent what cannot be: drop it."""
+
+    peer: bytes
+    reason: str
+
+
+ChainEffect: TypeAlias = SendChain | Founded | Verified | Forked | Faulty
+
+
+@dataclass(slots=True)
+class _Known:
+    founding: Founding
+    epoch: Epoch
+    height: int
+    digest: bytes
+    claims: dict[bytes, int]
+    asked: bytes | None = None
+    asked_until: Instant | None = None
+
+
+class Chains:
+    """All ledgers of one node."""
+
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        network: bytes,
+        open_chain: Callable[[Sequence[bytes]], bytes],
+        verify: Verify = cose.verify,
+    ) -> None:
+        self._disk = disk
+        self._network = network
+        self._open_chain = open_chain
+        self._verify = verify
+        self._known: dict[bytes, _Known] = {}
+        self._unknown: dict[bytes, tuple[bytes, Instant]] = {}
+        """Ledgers heard of and asked for: whom, and until when."""
+        self.home: bytes | None = None
+        for key, raw in disk.scan(Space.LEDGER, b"", b"\xff" * 33, limit=LEDGERS_MAX):
+            self._add(codec.decode(raw, Founding), key)
+
+    def _add(self, founding: Founding, ledger: bytes) -> None:
+        height, digest = 0, ledger
+        rows = self._disk.scan(Space.BLOCK, ledger, ledger + b"\xff" * 9, limit=1, reverse=True)
+        if rows:
+            header = codec.decode(rows[0][1], StoredBlock, limit=STORED_BYTES_MAX).block.header
+            height, digest = header.height, header_digest(header)
+        epoch = founding.genesis.epoch()
+        self._known[ledger] = _Known(founding, epoch, height, digest, {})
+
+    # --- questions ------------------------------------------------------------------------
+
+    def heads(self) -> tuple[tuple[bytes, int], ...]:
+        """Every known ledger and how far it is verified here."""
+        return tuple((ledger, self._known[ledger].height) for ledger in sorted(self._known))
+
+    def founding(self, ledger: bytes) -> Founding | None:
+        """The founding of a known ledger."""
+        known = self._known.get(ledger)
+        return known.founding if known else None
+
+    def height(self, ledger: bytes) -> int:
+        """Height up to which ``ledger`` is verified here."""
+        known = self._known.get(ledger)
+        return known.height if known else 0
+
+    def block_at(self, ledger: bytes, height: int) -> StoredBlock | None:
+        """A stored block."""
+        raw = self._disk.get(Space.BLOCK, ledger + height.to_bytes(8, "big"))
+        return codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX) if raw else None
+
+    # --- changes from within --------------------------------------------------------------
+
+    def found(self, founding: Founding) -> bool:
+        """Take in a founding made or received elsewhere; whether it was new.
+
+        Raises ``CredentialError`` if it does not hold.
+        """
+        ledger = ledger_id(founding.genesis)
+        if ledger in self._known:
+            return False
+        check_founding(founding, network=self._network, open_chain=self._open_chain)
+        if len(self._known) >= LEDGERS_MAX:
+            raise CredentialError(f"more than {LEDGERS_MAX} ledgers")
+        self._disk.stage(Space.LEDGER, ledger, codec.encode(founding))
+        self._add(founding, ledger)
+        self._unknown.pop(ledger, None)
+        return True
+
+    def advance(self, header: Header) -> None:
+        """The home ledger's next block was decided and staged by its own chain."""
+        known = self._known[header.ledger]
+        known.height, known.digest = header.height, header_digest(header)
+
+    def take(self, ledger: bytes, raws: Sequence[bytes]) -> Verified | Forked | None:
+        """Check stored blocks from a peer or a file, and keep those that are new.
+
+        Raises ``DecodeError`` or ``CredentialError`` at the first that does not hold.
+        ``None``: nothing new, or nothing that connects.
+        """
+        known = self._known.get(ledger)
+        if known is None:
+            return None
+        height, digest = known.height, known.digest
+        taken: list[StoredBlock] = []
+        proven = 0
+        for raw in raws:
+            stored = codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX)
+            header = stored.block.header
+            if header.height <= height:
+                if fork := self._fork(ledger, stored, known):
+                    return fork
+                continue
+            if header.height != height + 1:
+                break
+            self._check(stored, known.epoch, digest)
+            taken.append(stored)
+            height, digest = header.height, header_digest(header)
+            if stored.certificate is not None:
+                proven = len(taken)
+        taken = taken[:proven]
+        if not taken:
+            return None
+        if ledger != self.home:
+            self._keep(ledger, taken)
+        return Verified(ledger, tuple(taken))
+
+    def _keep(self, ledger: bytes, blocks: Sequence[StoredBlock]) -> None:
+        for stored in blocks:
+            key = ledger + stored.block.header.height.to_bytes(8, "big")
+            self._disk.stage(Space.BLOCK, key, codec.encode(stored))
+        self.advance(blocks[-1].block.header)
+
+    def _check(self, stored: StoredBlock, epoch: Epoch, parent: bytes) -> None:
+        block = stored.block
+        header = block.header
+        if header.ledger != epoch.ledger or header.epoch != epoch.number:
+            raise CredentialError("a block of another ledger or epoch")
+        if header.parent != parent:
+            raise CredentialError(f"block {header.height} does not name its parent")
+        _check_content(block)
+        certificate = stored.certificate
+        if certificate is None:
+            return
+        if (certificate.digest, certificate.view) != (header_digest(header), header.view):
+            raise CredentialError(f"block {header.height} with the certificate of another")
+        if certificate.kind != 3:
+            raise CredentialError(f"block {header.height} is not certified as final")
+        check_certificate(certificate, epoch, verify=self._verify)
+
+    def _fork(self, ledger: bytes, stored: StoredBlock, known: _Known) -> Forked | None:
+        """Whether a genuine certified block stands against the one stored at its height."""
+        header = stored.block.header
+        mine = self.block_at(ledger, header.height)
+        if mine is None or stored.certificate is None or mine.block.header == header:
+            return None
+        self._check(stored, known.epoch, header.parent)
+        return Forked(ledger, mine, stored)
+
+    # --- the core -------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> Instant | None:
+        """When an ask runs out."""
+        waiting = [known.asked_until for known in self._known.values()]
+        return earliest(*waiting, *(until for _, until in self._unknown.values()))
+
+    def step(self, event: ChainEvent, now: Instant) -> list[ChainEffect]:
+        """Take one event."""
+        match event:
+            case HeadsSeen():
+                return self._on_heads(event, now)
+            case FromPeer(peer, ChainAsk() as ask):
+                return self._answer(peer, ask)
+            case FromPeer(peer, ChainBlocks() as blocks):
+                return self._on_blocks(peer, blocks, now)
+            case PeerGone(peer):
+                return self._on_gone(peer, now)
+            case DeadlineReached():
+                return self._on_deadline(now)
+
+    def _on_heads(self, event: HeadsSeen, now: Instant) -> list[ChainEffect]:
+        effects: list[ChainEffect] = []
+        for ledger, height in event.heads:
+            known = self._known.get(ledger)
+            if known is not None:
+                known.claims[event.peer] = height
+                effects += self._ask(ledger, known, now)
+            elif ledger not in self._unknown and len(self._unknown) < LEDGERS_MAX:
+                self._unknown[ledger] = (event.peer, Instant(now + ASK_MS))
+                effects.append(SendChain(event.peer, ChainAsk(ledger=ledger, height=0)))
+        return effects
+
+    def _ask(self, ledger: bytes, known: _Known, now: Instant) -> list[ChainEffect]:
+        """Ask one peer that claims more, unless one is being asked."""
+        if known.asked is not None:
+            return []
+        ahead = [peer for peer, height in known.claims.items() if height > known.height]
+        if not ahead:
+            return []
+        known.asked, known.asked_until = ahead[0], Instant(now + ASK_MS)
+        return [SendChain(ahead[0], ChainAsk(ledger=ledger, height=known.height))]
+
+    def _answer(self, peer: bytes, ask: ChainAsk) -> list[ChainEffect]:
+        known = self._known.get(ask.ledger)
+        if known is None:
+            return []
+        blocks: list[bytes] = []
+        size = proven = 0
+        height = ask.height
+        while size < ANSWER_BYTES_MAX and len(blocks) < BLOCKS_PER_ANSWER_MAX:
+            height += 1
+            stored = self.block_at(ask.ledger, height)
+            if stored is None:
+                break
+            raw = codec.encode(stored)
+            size += len(raw)
+            blocks.append(raw)
+            if stored.certificate is not None:
+                proven = len(blocks)
+        founding = codec.encode(known.founding) if ask.height == 0 else b""
+        answer = ChainBlocks(ledger=ask.ledger, founding=founding, blocks=tuple(blocks[:proven]))
+        return [SendChain(peer, answer)]
+
+    def _on_blocks(self, peer: bytes, answer: ChainBlocks, now: Instant) -> list[ChainEffect]:
+        effects: list[ChainEffect] = []
+        try:
+            if answer.ledger not in self._known:
+                if answer.ledger not in self._unknown or not answer.founding:
+                    return []
+                founding = codec.decode(answer.founding, Founding)
+                if ledger_id(founding.genesis) != answer.ledger:
+                    raise DecodeError("the founding of another ledger")
+                self.found(founding)
+                effects.append(Founded(founding))
+            taken = self.take(answer.ledger, answer.blocks)
+        except (DecodeError, CredentialError) as error:
+            return [Faulty(peer, str(error))]
+        known = self._known[answer.ledger]
+        if taken is None:
+            known.claims.pop(peer, None)
+        else:
+            effects.append(taken)
+        known.asked = known.asked_until = None
+        return effects + self._ask(answer.ledger, known, now)
+
+    def settle(self, ledger: bytes, now: Instant) -> list[ChainEffect]:
+        """The home ledger has applied what it was given: ask on if somebody claims more."""
+        known = self._known.get(ledger)
+        return self._ask(ledger, known, now) if known else []
+
+    def _on_gone(self, peer: bytes, now: Instant) -> list[ChainEffect]:
+        effects: list[ChainEffect] = []
+        for ledger, known in self._known.items():
+            known.claims.pop(peer, None)
+            if known.asked == peer:
+                known.asked = known.asked_until = None
+                effects += self._ask(ledger, known, now)
+        for ledger in [name for name, (asked, _) in self._unknown.items() if asked == peer]:
+            del self._unknown[ledger]
+        return effects
+
+    def _on_deadline(self, now: Instant) -> list[ChainEffect]:
+        effects: list[ChainEffect] = []
+        for ledger, known in self._known.items():
+            if known.asked_until is not None and known.asked_until <= now:
+                if known.asked is not None:
+                    known.claims.pop(known.asked, None)
+                known.asked = known.asked_until = None
+                effects += self._ask(ledger, known, now)
+        for ledger in [name for name, (_, until) in self._unknown.items() if until <= now]:
+            del self._unknown[ledger]
+        return effects
+
+
+def _check_content(block: Block) -> None:
+    """Raises unless the content is what the header commits to."""
+    body = decode_body(block.content, limit=BLOCK_CONTENT_BYTES_MAX)
+    if content_hash(body.summary) != block.header.content:
+        raise CredentialError("a block whose content is not what its header says")
+    if tips_root(body.tips) != body.summary.tips:
+        raise CredentialError("a block whose tips are not what its summary says")
