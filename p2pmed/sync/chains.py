@@ -316,8 +316,7 @@ class Chains:
                 return self._on_blocks(peer, blocks, now)
             case PeerGone(peer):
                 return self._on_gone(peer, now)
-            case DeadlineReached():
-                return self._on_deadline(now)
+        return self._on_deadline(now)
 
     def _on_heads(self, event: HeadsSeen, now: Instant) -> list[ChainEffect]:
         effects: list[ChainEffect] = []
@@ -382,6 +381,8 @@ class Chains:
         else:
             effects.append(taken)
         known.asked = known.asked_until = None
+        if answer.ledger == self.home and taken is not None:
+            return effects  # asked on by ``settle``, when they have been applied
         return effects + self._ask(answer.ledger, known, now)
 
     def settle(self, ledger: bytes, now: Instant) -> list[ChainEffect]:
