@@ -1,0 +1,241 @@
+"""Leave to read: granted by wrapping keys, ended by a new epoch.
+
+Rule of this file: a grant *is* its wrapped keys; the row in the state only says who was given
+them. Which categories they open is not in clear. Grants and their revocation are mergeable
+(design, section 12): concurrent revocations all take effect. Implements medical notes, section
+1 row 3 and section 3, and ``docs/protocols/records.md``, clauses 21 to 26.
+
+The epoch rule: after a revocation, new records use keys of its epoch. Where two revocations
+were made apart, each may have handed its new keys to the other's ex-reader;
+``rotation_due`` says so until a revocation of a newer epoch settles it.
+
+Any member may author these: without the patient's keys a grant wraps nothing, and a revocation
+only restricts. Both stay visible for ever under their author's signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from p2pmed.identity.sealing import WRAP_BYTES, box_id
+from p2pmed.ledger.state import Readable, View
+from p2pmed.medical.keyring import WRAPPED_BYTES_MAX, Wrapped
+from p2pmed.medical.patients import (
+    GRANT_PREFIX,
+    WRAPS_MAX,
+    GrantRow,
+    about_patient,
+    grant_key,
+    wraps_fault,
+)
+from p2pmed.medical.registry import Act, Kind
+from p2pmed.medical.rejections import Rejection
+from p2pmed.wire import codec
+from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
+
+__all__ = [
+    "EPOCH_PREFIX",
+    "EPOCH_PURPOSE",
+    "KINDS",
+    "AccessGrant",
+    "AccessRevoke",
+    "Grant",
+    "Purpose",
+    "current_epoch",
+    "grant_in_force",
+    "grant_row",
+    "readers",
+    "rotation_due",
+]
+
+EPOCH_PREFIX: Final = b"ep"
+EPOCH_PURPOSE: Final = "epoch"
+"""What a revocation's wraps to the survivors are bound to."""
+
+
+class Purpose(StrEnum):
+    """Why somebody reads: codes of HL7's PurposeOfUse."""
+
+    TREATMENT = "TREAT"
+    EMERGENCY = "ETREAT"
+    PAYMENT = "HPAYMT"
+    RESEARCH = "HRESCH"
+    PUBLIC_HEALTH = "PUBHLTH"
+    FAMILY = "FAMRQT"
+    PATIENT = "PATRQT"
+
+
+PurposeCode = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{2,16}\Z")]
+
+
+class AccessGrant(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """``access.grant``: the subject's keys of some categories, wrapped to one reader."""
+
+    grantee_key: Bytes32
+    """X25519 public key of the reader, whose ``box_id`` is the grantee."""
+    purpose: PurposeCode
+    epoch: Count
+    """The newest epoch among the wrapped keys."""
+    since: TimeMs
+    until: TimeMs
+    """0: open."""
+    wrapped: Annotated[bytes, msgspec.Meta(min_length=WRAP_BYTES, max_length=WRAPPED_BYTES_MAX)]
+
+
+class AccessRevoke(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """``access.revoke``: a grant ends, and a new epoch begins for the survivors."""
+
+    grant: Bytes32
+    """Transaction id of the grant, or ``patients.registration_grant``."""
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    wraps: Annotated[tuple[Wrapped, ...], msgspec.Meta(max_length=WRAPS_MAX)]
+
+
+class EpochRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """State of a patient's newest epoch, under ``EPOCH_PREFIX`` and the pseudonym."""
+
+    epoch: Count
+    recipients: tuple[Bytes16, ...]
+    """All who were given keys of it by a revocation, in ascending order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Grant:
+    """One grant of a patient, as the state has it."""
+
+    id: bytes
+    row: GrantRow
+
+
+def grant_row(view: Readable, patient: bytes, grant: bytes) -> GrantRow | None:
+    """The grant of ``patient`` with this id, revoked or not, or ``None``."""
+    raw = view.get(grant_key(patient, grant))
+    return None if raw is None else codec.decode(raw, GrantRow)
+
+
+def grants(view: Readable, patient: bytes) -> list[Grant]:
+    """All grants of ``patient`` by id, revoked ones too."""
+    prefix = GRANT_PREFIX + patient
+    return [
+        Grant(id=key[len(prefix) :], row=codec.decode(raw, GrantRow))
+        for key, raw in view.scan(prefix)
+    ]
+
+
+def grant_in_force(row: GrantRow, at_ms: int) -> bool:
+    """Whether a grant holds at ``at_ms`` (milliseconds since 1970)."""
+    started = row.since <= at_ms
+    return started and not row.revoked and (row.until == 0 or at_ms < row.until)
+
+
+def readers(view: Readable, patient: bytes, at_ms: int | None = None) -> list[Grant]:
+    """Who was given keys and has not lost them; with ``at_ms``, only grants in force then."""
+    return [
+        grant
+        for grant in grants(view, patient)
+        if (not grant.row.revoked if at_ms is None else grant_in_force(grant.row, at_ms))
+    ]
+
+
+def current_epoch(view: Readable, patient: bytes) -> int:
+    """The epoch whose keys new records use; 0 until the first revocation."""
+    row = _epoch_row(view, patient)
+    return 0 if row is None else row.epoch
+
+
+def rotation_due(view: Readable, patient: bytes) -> bool:
+    """Whether somebody whose grant was revoked holds keys of the current epoch.
+
+    It is settled by another ``access.revoke`` (of any grant revoked before) of a newer epoch.
+    """
+    every = grants(view, patient)
+    kept = {grant.row.grantee for grant in every if not grant.row.revoked}
+    lost = [grant.row for grant in every if grant.row.revoked and grant.row.grantee not in kept]
+    newest = _epoch_row(view, patient)
+    if newest is None:
+        return False
+    given = frozenset(newest.recipients)
+    return any(row.grantee in given or row.epoch >= newest.epoch for row in lost)
+
+
+def _epoch_row(view: Readable, patient: bytes) -> EpochRow | None:
+    raw = view.get(EPOCH_PREFIX + patient)
+    return None if raw is None else codec.decode(raw, EpochRow)
+
+
+def _check_grant(act: Act[AccessGrant], view: View) -> Rejection | None:
+    if fault := about_patient(act, view):
+        return fault
+    if act.body.until and act.body.until <= act.body.since:
+        return Rejection.MALFORMED
+    return None
+
+
+def _apply_grant(act: Act[AccessGrant], view: View) -> None:
+    body, entry = act.body, act.entry
+    row = GrantRow(
+        grantee=box_id(body.grantee_key),
+        grantee_key=body.grantee_key,
+        purpose=body.purpose,
+        epoch=body.epoch,
+        since=body.since,
+        until=body.until,
+        author=entry.author,
+        entry=entry.id,
+    )
+    view.put(grant_key(entry.envelope.subject, entry.id), codec.encode(row))
+
+
+def _check_revoke(act: Act[AccessRevoke], view: View) -> Rejection | None:
+    if fault := about_patient(act, view) or wraps_fault(act.body.wraps):
+        return fault
+    row = grant_row(view, act.entry.envelope.subject, act.body.grant)
+    if row is None:
+        return Rejection.GRANT_UNKNOWN
+    if row.entry not in act.entry.envelope.refs:
+        return Rejection.REFERENCE_MISSING
+    if act.body.epoch <= row.epoch:
+        return Rejection.MALFORMED
+    return None
+
+
+def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
+    patient, body = act.entry.envelope.subject, act.body
+    row = grant_row(view, patient, body.grant)
+    assert row is not None  # checked
+    view.put(
+        grant_key(patient, body.grant),
+        codec.encode(msgspec.structs.replace(row, revoked=True)),
+    )
+    recipients = {wrapped.grantee for wrapped in body.wraps}
+    newest = _epoch_row(view, patient)
+    if newest is not None and newest.epoch > body.epoch:
+        return
+    if newest is not None and newest.epoch == body.epoch:
+        recipients.update(newest.recipients)
+    settled = EpochRow(epoch=body.epoch, recipients=tuple(sorted(recipients)))
+    view.put(EPOCH_PREFIX + patient, codec.encode(settled))
+
+
+KINDS: Final[tuple[Kind[Any], ...]] = (
+    Kind(
+        name="access.grant",
+        body=AccessGrant,
+        check=_check_grant,
+        apply=_apply_grant,
+        ordered=False,
+        rules="Refused unless the patient is registered and the grant ends after it begins.",
+    ),
+    Kind(
+        name="access.revoke",
+        body=AccessRevoke,
+        check=_check_revoke,
+        apply=_apply_revoke,
+        ordered=False,
+        rules="Refused unless it names a grant of the patient and an epoch newer than its keys.",
+    ),
+)

@@ -1,0 +1,287 @@
+"""A patient's keys: one random key per category and epoch, wrapped to those who may read.
+
+Rule of this file: a key is known outside only by a random name, so that neither a record nor
+a grant shows which category it is about. Implements medical notes, section 3, and
+``docs/protocols/records.md``, clauses 10 to 12.
+
+A revocation begins a new epoch: new keys, wrapped to the survivors only. What an ex-grantee
+could read before stays readable to him, and nothing here pretends otherwise.
+Two revocations on both sides of a cut make two keys of one category and epoch; both stay in
+the ring (old records need them), and which is current is decided by name, alike everywhere.
+
+What it does not do: erase keys. Python cannot overwrite ``bytes``; dropping the last reference
+is the most there is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from p2pmed.engine import Entropy
+from p2pmed.errors import DecodeError, Denied, InvalidTransaction
+from p2pmed.identity import sealing
+from p2pmed.wire import cbor, codec
+from p2pmed.wire.codec import Bytes16, Bytes32, Count, Wire
+
+__all__ = [
+    "EVERY_CATEGORY",
+    "KEYS_MAX",
+    "WRAPPED_BYTES_MAX",
+    "Category",
+    "CategoryKey",
+    "KeyCache",
+    "KeyRing",
+    "Wrapped",
+]
+
+
+class Category(StrEnum):
+    """What a patient can share apart; the value is part of the protocol."""
+
+    DEMOGRAPHICS = "demographics"
+    GENERAL = "general"
+    MEDICATION = "medication"
+    LABORATORY = "laboratory"
+    IMAGING = "imaging"
+    SURGERY = "surgery"
+    IMMUNIZATION = "immunization"
+    REPRODUCTIVE = "reproductive"
+    MENTAL_HEALTH = "mental_health"
+    HIV_STI = "hiv_sti"
+    SUBSTANCE_USE = "substance_use"
+    INSURANCE = "insurance"
+
+
+EVERY_CATEGORY: Final = tuple(Category)
+
+KEYS_MAX: Final = 256
+"""Keys in one ring: twenty epochs of every category."""
+WRAPPED_BYTES_MAX: Final = 24 * 1024
+"""``KEYS_MAX`` keys of at most 73 bytes, padded by an eighth; a transaction holds three."""
+PAD_BYTES: Final = 256
+"""The length of a wrap tells three keys from twelve, and no more."""
+CACHE_PATIENTS_MAX: Final = 512
+"""Rings open at once in a session: more patients than a clinic sees in a day."""
+
+DOMAIN: Final = "keys"
+
+
+class Wrapped(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Keys wrapped to one grantee, who is named by ``sealing.box_id`` of the key."""
+
+    grantee: Bytes16
+    wrapped: Annotated[
+        bytes, msgspec.Meta(min_length=sealing.WRAP_BYTES, max_length=WRAPPED_BYTES_MAX)
+    ]
+
+
+class _Row(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    category: Category
+    epoch: Count
+    key_id: Bytes16
+    key: Bytes32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class CategoryKey:
+    """One key: what it is for, its random name, and the 32 bytes themselves."""
+
+    category: Category
+    epoch: int
+    key_id: bytes
+    key: bytes
+
+    @property
+    def order(self) -> tuple[str, int, bytes]:
+        """Where it stands in a ring."""
+        return (self.category.value, self.epoch, self.key_id)
+
+
+class KeyRing:
+    """The keys of one patient that somebody holds; a value, changed by making another."""
+
+    __slots__ = ("_by_id", "patient")
+
+    def __init__(self, patient: bytes, keys: Iterable[CategoryKey] = ()) -> None:
+        """``patient`` is the pseudonym (16 bytes).
+
+        Raises ``InvalidTransaction`` for more than ``KEYS_MAX`` keys.
+        """
+        self.patient = patient
+        self._by_id = {key.key_id: key for key in sorted(keys, key=lambda key: key.order)}
+        if len(self._by_id) > KEYS_MAX:
+            raise InvalidTransaction(f"{len(self._by_id)} keys where {KEYS_MAX} are allowed")
+
+    def __iter__(self) -> Iterator[CategoryKey]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __repr__(self) -> str:
+        return f"<KeyRing of {len(self)} keys>"
+
+    @classmethod
+    def generate(
+        cls,
+        patient: bytes,
+        entropy: Entropy,
+        *,
+        categories: Sequence[Category] = EVERY_CATEGORY,
+        epoch: int = 0,
+    ) -> KeyRing:
+        """A new random key, with a new random name, for each of ``categories``."""
+        return cls(
+            patient,
+            [
+                CategoryKey(
+                    category=category,
+                    epoch=epoch,
+                    key_id=entropy.token(16),
+                    key=entropy.token(sealing.KEY_BYTES),
+                )
+                for category in categories
+            ],
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch of any key; 0 in an empty ring."""
+        return max((key.epoch for key in self), default=0)
+
+    def joined(self, other: KeyRing) -> KeyRing:
+        """Both rings' keys. Raises ``InvalidTransaction`` if they are of different patients."""
+        if other.patient != self.patient:
+            raise InvalidTransaction("keys of another patient")
+        return KeyRing(self.patient, [*self, *other])
+
+    def rotated(self, entropy: Entropy, *, epoch: int) -> KeyRing:
+        """This ring and a new key of ``epoch`` for every category.
+
+        Raises ``InvalidTransaction`` unless ``epoch`` is newer than all in the ring.
+        """
+        if epoch <= self.epoch:
+            raise InvalidTransaction(f"epoch {epoch} is not newer than {self.epoch}")
+        return self.joined(KeyRing.generate(self.patient, entropy, epoch=epoch))
+
+    def only(self, categories: Iterable[Category], *, since_epoch: int = 0) -> KeyRing:
+        """The keys of ``categories`` from ``since_epoch`` on: what a grant hands out."""
+        wanted = frozenset(categories)
+        return KeyRing(
+            self.patient,
+            [key for key in self if key.category in wanted and key.epoch >= since_epoch],
+        )
+
+    def current(self, category: Category) -> CategoryKey:
+        """The key that new records of ``category`` are sealed under.
+
+        The newest epoch's; among two of one epoch, the one whose name comes first.
+        Raises ``Denied`` if the ring has none.
+        """
+        held = [key for key in self if key.category is category]
+        if not held:
+            raise Denied(
+                "no key of this patient for that category",
+                hint="ask the patient for a grant, or add it with the patient's card",
+            )
+        return min(held, key=lambda key: (-key.epoch, key.key_id))
+
+    def find(self, key_id: bytes) -> CategoryKey:
+        """The key named ``key_id``. Raises ``Denied`` if the ring does not hold it."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise Denied(
+                "no key of this patient opens that record",
+                hint="ask the patient for a grant of its category",
+            )
+        return key
+
+    def wrap(
+        self,
+        grantee_key: bytes,
+        *,
+        network: bytes,
+        purpose: str,
+        wrapper: sealing.Wrapper = sealing.HPKE,
+    ) -> Wrapped:
+        """All keys of the ring as one ciphertext for the holder of ``grantee_key`` (X25519).
+
+        Raises ``InvalidTransaction`` if the ring is empty or the key unusable.
+        """
+        if not self:
+            raise InvalidTransaction("no keys to wrap")
+        rows = [[key.category.value, key.epoch, key.key_id, key.key] for key in self]
+        wrapped = sealing.wrap(
+            grantee_key,
+            sealing.pad(cbor.encode(rows), PAD_BYTES),
+            domain=DOMAIN,
+            context=(network, self.patient, purpose),
+            wrapper=wrapper,
+        )
+        return Wrapped(grantee=sealing.box_id(grantee_key), wrapped=wrapped)
+
+    @classmethod
+    def open(
+        cls, wrapped: bytes, secret: bytes, *, patient: bytes, network: bytes, purpose: str
+    ) -> KeyRing:
+        """The keys that ``wrapped`` holds for the owner of the X25519 ``secret``.
+
+        Raises ``Denied`` if it was made for another reader, patient, network or purpose, and
+        ``DecodeError`` if what it holds is not a set of keys.
+        """
+        padded = sealing.unwrap(secret, wrapped, domain=DOMAIN, context=(network, patient, purpose))
+        rows = codec.decode(sealing.unpad(padded), list[_Row])
+        if len(rows) > KEYS_MAX or len({row.key_id for row in rows}) < len(rows):
+            raise DecodeError("wrapped keys that are too many, or share a name")
+        return cls(
+            patient,
+            [
+                CategoryKey(category=row.category, epoch=row.epoch, key_id=row.key_id, key=row.key)
+                for row in rows
+            ],
+        )
+
+
+class KeyCache:
+    """The rings open in a session, the least recently used dropped first."""
+
+    def __init__(self, patients_max: int = CACHE_PATIENTS_MAX) -> None:
+        self._patients_max = patients_max
+        self._rings: OrderedDict[bytes, KeyRing] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rings)
+
+    def __repr__(self) -> str:
+        return f"<KeyCache of {len(self)} patients>"
+
+    def get(self, patient: bytes) -> KeyRing | None:
+        """The ring of ``patient``, if it is open."""
+        ring = self._rings.get(patient)
+        if ring is not None:
+            self._rings.move_to_end(patient)
+        return ring
+
+    def add(self, ring: KeyRing) -> KeyRing:
+        """Join ``ring`` to what is open of its patient; return the whole."""
+        held = self._rings.get(ring.patient)
+        whole = held.joined(ring) if held is not None else ring
+        self._rings[ring.patient] = whole
+        self._rings.move_to_end(ring.patient)
+        while len(self._rings) > self._patients_max:
+            self._rings.popitem(last=False)
+        return whole
+
+    def drop(self, patient: bytes) -> None:
+        """Forget one patient's keys: a grant ended, or the patient left."""
+        self._rings.pop(patient, None)
+
+    def lock(self) -> None:
+        """Forget every key: the session is locked or over."""
+        self._rings.clear()
