@@ -1,0 +1,398 @@
+"""The node's disk: one SQLite file, one writer, one reader.
+
+Rules:
+
+* **One writer.** One aiosqlite connection writes and checkpoints; its thread takes a whole
+  group commit in one call (``BEGIN IMMEDIATE``, upserts, deletes, ``COMMIT``), so that a
+  commit costs one hop and one flush however many rows it has.
+* **Reads wait for nobody.** They run on the caller's thread over one read-only connection:
+  a point read costs some microseconds, a hop to a thread about fifty. In WAL mode a
+  reader never waits for the writer. The overlay (``memory.py``) holds what is not committed.
+* **Nothing half done.** A cancelled caller leaves its commit running to its end. A commit
+  that fails is rolled back and poisons the disk: its rows may or may not be found at the
+  next open, they were reported to nobody, and nothing more is written until then.
+
+WAL-reset race: SQLite before 3.51.3 can corrupt a WAL when two connections write or
+checkpoint at the same moment. Here one connection does both, the other is read-only with
+checkpoints off, and a lock beside the file keeps every other process of ours out.
+
+Implements ``world.Disk``; ``docs/protocols/storage.md``, section 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiosqlite
+
+from p2pmed.errors import ConfigError, StorageError
+from p2pmed.storage.files import FILE_MODE, Ballast, disk_error, exclusive
+from p2pmed.storage.memory import Batch, Row, StagedMap
+from p2pmed.storage.schema import checksum, harden, prepare, refuse_damage, storage_error, table_of
+from p2pmed.world import Space
+
+__all__ = ["BALLAST_BYTES", "SqliteDisk", "open_disk"]
+
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages of WAL after which the writer checkpoints: 8 MiB, SQLite's own default count."""
+
+BALLAST_BYTES: Final = 8 * 1024 * 1024
+"""Kept back for the last commits on a full disk: one full block and its WAL frames."""
+
+STAGED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Not yet durable. A driver slows down far below; beyond, memory would grow without limit."""
+
+CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A file up to this size is checked at every open; a longer one when ``check`` is called."""
+
+_UPSERT: Final = {
+    table: f"INSERT INTO {table} (space, key, value, sum) VALUES (?, ?, ?, ?)"  # noqa: S608
+    " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value, sum = excluded.sum"
+    for table in ("kv", "bulk")
+}
+_DELETE: Final = {
+    table: f"DELETE FROM {table} WHERE space = ? AND key = ?"  # noqa: S608 (our constants)
+    for table in ("kv", "bulk")
+}
+_GET: Final = {
+    space: f"SELECT value, sum FROM {table_of(space)}"  # noqa: S608
+    f" WHERE space = {int(space)} AND key = ?"
+    for space in Space
+}
+_SCAN: Final = {
+    (space, reverse): f"SELECT key, value, sum FROM {table_of(space)}"  # noqa: S608
+    f" WHERE space = {int(space)} AND key >= ? AND key < ?"
+    f" ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT ?"
+    for space in Space
+    for reverse in (False, True)
+}
+
+
+class _Writer(sqlite3.Connection):
+    """A connection whose ``commit`` writes a whole batch: one call on aiosqlite's thread."""
+
+    batch: Batch | None = None
+    """Handed over by the loop's thread before ``commit``, taken by this one."""
+
+    def commit(self) -> None:
+        """Write ``batch`` as one flushed transaction, or leave nothing of it behind."""
+        batch, self.batch = self.batch, None
+        if batch is None:
+            return
+        upserts: dict[str, list[tuple[int, bytes, bytes, int]]] = {"kv": [], "bulk": []}
+        deletes: dict[str, list[tuple[int, bytes]]] = {"kv": [], "bulk": []}
+        for space, key, value in batch.ordered():
+            if value is None:
+                deletes[table_of(space)].append((int(space), key))
+            else:
+                row = (int(space), key, value, checksum(space, key, value))
+                upserts[table_of(space)].append(row)
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            for table, rows in upserts.items():
+                if rows:
+                    self.executemany(_UPSERT[table], rows)
+            for table, keys in deletes.items():
+                if keys:
+                    self.executemany(_DELETE[table], keys)
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:
+                with suppress(sqlite3.Error):  # the first error is the one that matters
+                    self.execute("ROLLBACK")
+            raise
+
+
+class _Reader:
+    """Committed rows over the read-only connection; every row's checksum is checked."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, space: Space, key: bytes) -> bytes | None:
+        """The value, or ``None``. Raises ``StorageError``."""
+        try:
+            row = self._connection.execute(_GET[space], (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise storage_error(error, "reading") from error
+        if row is None:
+            return None
+        value: bytes = row[0]
+        if checksum(space, key, value) != row[1]:
+            raise _rotten(space)
+        return value
+
+    def scan(
+        self, space: Space, start: bytes, end: bytes, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        """At most ``limit`` rows in key order. Raises ``StorageError``."""
+        try:
+            rows = self._connection.execute(_SCAN[space, reverse], (start, end, limit)).fetchall()
+        except sqlite3.Error as error:
+            raise storage_error(error, "reading") from error
+        for key, value, expected in rows:
+            if checksum(space, key, value) != expected:
+                raise _rotten(space)
+        return [(key, value) for key, value, _ in rows]
+
+
+class SqliteDisk:
+    """``world.Disk`` over SQLite; made by ``open_disk``.
+
+    ``get``, ``scan`` and ``stage`` belong to the thread of the event loop.
+    """
+
+    def __init__(
+        self, writer: aiosqlite.Connection, raw: _Writer, reader: sqlite3.Connection, path: Path
+    ) -> None:
+        self.path = path
+        self.low = False
+        """The ballast is spent or could not be had: refuse new records, keep voting."""
+        self._writer = writer
+        self._raw = raw
+        self._reader = reader
+        self._staged = StagedMap(_Reader(reader))
+        self._turn = asyncio.Lock()
+        self._writing: set[asyncio.Task[int]] = set()
+        self._broken: StorageError | None = None
+        self._ballast = Ballast(path.with_name(path.name + ".ballast"), BALLAST_BYTES)
+
+    @property
+    def broken(self) -> StorageError | None:
+        """Why nothing is written any more, or ``None``."""
+        return self._broken
+
+    @property
+    def staged_bytes(self) -> int:
+        """Keys and values not yet durable: what a driver slows down by."""
+        return self._staged.staged_bytes
+
+    def get(self, space: Space, key: bytes) -> bytes | None:
+        """As ``world.Disk.get``. Works on a broken disk: committed rows only."""
+        return self._staged.get(space, key)
+
+    def scan(
+        self, space: Space, start: bytes, end: bytes, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        """As ``world.Disk.scan``. Works on a broken disk: committed rows only."""
+        return self._staged.scan(space, start, end, limit=limit, reverse=reverse)
+
+    def stage(self, space: Space, key: bytes, value: bytes | None) -> None:
+        """As ``world.Disk.stage``.
+
+        Raises ``StorageError`` if the disk is broken, or if more than ``STAGED_BYTES_MAX``
+        waits for it, which breaks it: what was staged is then not a whole step.
+        """
+        self._refuse_if_broken()
+        if self._staged.staged_bytes > STAGED_BYTES_MAX:
+            raise self._break(StorageError(f"{STAGED_BYTES_MAX} bytes wait for a slow disk"))
+        self._staged.stage(space, key, value)
+
+    async def commit(self) -> int:
+        """Make everything staged before the call durable; return the rows this call wrote.
+
+        Commits take turns; what is staged while one runs goes with the next. Cancelling
+        abandons the wait, never the commit: whether it succeeded is then unknown to the
+        caller and known to the disk. Raises ``StorageError`` or ``DiskFull``; nothing of
+        the failed commit is durable as far as anybody was told, and the disk is broken.
+        """
+        self._refuse_if_broken()
+        task = asyncio.get_running_loop().create_task(self._commit_staged())
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        return await asyncio.shield(task)
+
+    async def check(self) -> None:
+        """Walk the whole file on the writer's thread; raises ``StorageError`` if damaged.
+
+        Half a millisecond a megabyte from memory, fifty from a slow card; commits wait meanwhile.
+        """
+        async with self._turn:
+            try:
+                rows = await self._writer.execute_fetchall("PRAGMA quick_check(1)")
+            except sqlite3.Error as error:
+                raise storage_error(error, "checking the database") from error
+        refuse_damage(rows)
+
+    async def _commit_staged(self) -> int:
+        async with self._turn:
+            self._refuse_if_broken()
+            if not self._staged.dirty:
+                return 0
+            batch = self._staged.seal()
+            try:
+                await self._write(batch)
+            except sqlite3.Error as error:
+                raise self._break(storage_error(error, "committing")) from error
+            except asyncio.CancelledError:  # the loop itself is ending
+                self._break(StorageError("the loop ended in the middle of a commit"))
+                raise
+            self._staged.done(batch)
+            return len(batch)
+
+    async def _write(self, batch: Batch) -> None:
+        """Write ``batch``; on a full disk let go of the ballast and write it once more.
+
+        Only a write that found no room is repeated. A failed flush never is: the kernel
+        forgets what it could not write, so the second flush would lie.
+        """
+        self._raw.batch = batch
+        try:
+            await self._writer.commit()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_FULL" or not self._ballast.release():
+                raise
+            self.low = True
+            self._raw.batch = batch
+            await self._writer.commit()
+
+    def _refuse_if_broken(self) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken), hint=self._broken.hint)
+
+    def _break(self, error: StorageError) -> StorageError:
+        """Nothing is written from here on; reads show what is committed."""
+        self._broken = error
+        self._staged.forget()
+        return error
+
+    def _written(self, task: asyncio.Task[int]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have been cancelled; the disk remembers it
+
+    async def _open(self) -> None:
+        """Move what the last run left in the WAL into the file, and take the ballast."""
+        try:
+            await _checkpoint(self._writer)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_FULL" or not self._ballast.release():
+                raise
+            await _checkpoint(self._writer)
+        self.low = not self._ballast.hold()
+
+    async def _close(self) -> None:
+        """End the running commit, fold the WAL away, close both connections."""
+        try:
+            while self._writing:
+                await asyncio.wait(self._writing)
+            if self._broken is None:
+                self._break(StorageError("the disk is closed"))
+                self._reader.close()
+                with suppress(sqlite3.Error, StorageError):  # the next open does it again
+                    await _checkpoint(self._writer)
+        finally:
+            # On a broken disk the reader closes last: it cannot checkpoint, so that the
+            # file stays as the failure left it until the next open verifies it.
+            try:
+                await self._writer.close()
+            finally:
+                self._reader.close()
+
+
+@asynccontextmanager
+async def open_disk(
+    path: Path, *, create: bool, checkpoint_pages: int = CHECKPOINT_PAGES
+) -> AsyncIterator[SqliteDisk]:
+    """Open the database at ``path``; ``create`` makes it if it is not there.
+
+    On open: exclusive lock, settings read back, ``quick_check`` (up to ``CHECK_BYTES_MAX``),
+    migration, checkpoint. On close: the running commit ends, checkpoint, both connections
+    closed, even on errors. What was staged and not committed is gone.
+
+    Raises ``ConfigError`` (no such file, in use, not allowed), ``DiskFull`` or
+    ``StorageError`` (damaged, foreign or newer database). Cancelling closes it.
+    """
+    opened: list[SqliteDisk] = []
+    with exclusive(path.with_name(path.name + ".lock"), "database"):
+        _ensure_file(path, create=create)
+        try:
+            await _to_the_end(_connect(path, checkpoint_pages, opened))
+            yield opened[0]
+        finally:
+            for disk in opened:
+                await _to_the_end(disk._close())
+
+
+def _ensure_file(path: Path, *, create: bool) -> None:
+    """SQLite gives its WAL the permissions of the file, so the file is made private first."""
+    if path.exists():
+        return
+    if not create:
+        raise ConfigError(f"no database at {path}", hint="is this the right folder?")
+    try:
+        path.touch(mode=FILE_MODE, exist_ok=False)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+async def _connect(path: Path, checkpoint_pages: int, opened: list[SqliteDisk]) -> None:
+    """Open both connections; the disk is in ``opened`` if and only if it must be closed."""
+    made: list[_Writer] = []
+
+    def writer(*args: Any, **kwargs: Any) -> _Writer:
+        """Runs on aiosqlite's thread, as everything that the writer does."""
+        connection = _Writer(*args, **kwargs)
+        try:
+            small = path.stat().st_size <= CHECK_BYTES_MAX
+            prepare(connection, checkpoint_pages=checkpoint_pages, check=small)
+        except BaseException:
+            connection.close()
+            raise
+        made.append(connection)
+        return connection
+
+    try:
+        connection = await aiosqlite.connect(path, isolation_level=None, factory=writer)
+        try:
+            disk = SqliteDisk(connection, made[0], _open_reader(path), path)
+        except BaseException:
+            await connection.close()
+            raise
+        opened.append(disk)
+        await disk._open()
+    except sqlite3.Error as error:
+        raise storage_error(error, "opening the database") from error
+
+
+def _open_reader(path: Path) -> sqlite3.Connection:
+    reader = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        harden(reader, writer=False, checkpoint_pages=0)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` whatever happens to us; a cancellation is passed on afterwards."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _checkpoint(writer: aiosqlite.Connection) -> None:
+    """Fold the whole WAL into the file, flushed, and cut it to nothing."""
+    rows = list(await writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+    if rows[0][0] != 0:
+        raise StorageError("another program reads the database and holds its log open")
+
+
+def _rotten(space: Space) -> StorageError:
+    return StorageError(
+        f"a row of {space.name} is rotten: its checksum does not match",
+        hint="fetch it from a peer, or restore a backup",
+    )
