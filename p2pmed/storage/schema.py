@@ -23,6 +23,7 @@ from p2pmed.errors import DiskFull, StorageError
 from p2pmed.world import BULKY_SPACES, Space
 
 __all__ = [
+    "NO_ROOM",
     "SCHEMA_VERSION",
     "checksum",
     "harden",
@@ -70,9 +71,13 @@ _SETTINGS: Final = (
     ("cache_size", f"-{CACHE_KIB}", -CACHE_KIB),
 )
 
+NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
+"""SQLite's names for a write (of the WAL's index, the second) that found no room."""
+
 _SENTENCES: Final = (
     # the start of SQLite's name of an error, and what it means to a person
     ("SQLITE_FULL", "the disk is full"),
+    ("SQLITE_IOERR_SHMSIZE", "the disk is full"),
     ("SQLITE_IOERR", "the disk reported a read or write error"),
     ("SQLITE_READONLY", "the database cannot be written"),
     ("SQLITE_CORRUPT", "the database file is damaged"),
@@ -88,7 +93,7 @@ def storage_error(error: sqlite3.Error, doing: str) -> StorageError:
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     meaning = next((text for start, text in _SENTENCES if name.startswith(start)), "SQLite failed")
     sentence = f"{meaning} ({name}) while {doing}"
-    if name == "SQLITE_FULL":
+    if name in NO_ROOM:
         return DiskFull(sentence, hint="free some space, then start again")
     return StorageError(sentence, hint="stop, check the disk, then start again")
 

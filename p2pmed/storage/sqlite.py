@@ -33,7 +33,15 @@ import aiosqlite
 from p2pmed.errors import ConfigError, StorageError
 from p2pmed.storage.files import FILE_MODE, Ballast, disk_error, exclusive
 from p2pmed.storage.memory import Batch, Row, StagedMap
-from p2pmed.storage.schema import checksum, harden, prepare, refuse_damage, storage_error, table_of
+from p2pmed.storage.schema import (
+    NO_ROOM,
+    checksum,
+    harden,
+    prepare,
+    refuse_damage,
+    storage_error,
+    table_of,
+)
 from p2pmed.world import Space
 
 __all__ = ["BALLAST_BYTES", "SqliteDisk", "open_disk"]
@@ -160,7 +168,7 @@ class SqliteDisk:
         self._turn = asyncio.Lock()
         self._writing: set[asyncio.Task[int]] = set()
         self._broken: StorageError | None = None
-        self._ballast = Ballast(path.with_name(path.name + ".ballast"), BALLAST_BYTES)
+        self._ballast = _ballast(path)
 
     @property
     def broken(self) -> StorageError | None:
@@ -245,11 +253,15 @@ class SqliteDisk:
         try:
             await self._writer.commit()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorname != "SQLITE_FULL" or not self._ballast.release():
+            if error.sqlite_errorname not in NO_ROOM or not self.spend_ballast():
                 raise
-            self.low = True
             self._raw.batch = batch
             await self._writer.commit()
+
+    def spend_ballast(self) -> bool:
+        """Give back the room kept for a full disk; ``False`` if there is none left."""
+        self.low = True
+        return self._ballast.release()
 
     def _refuse_if_broken(self) -> None:
         if self._broken is not None:
@@ -266,15 +278,10 @@ class SqliteDisk:
         if not task.cancelled():
             task.exception()  # its caller may have been cancelled; the disk remembers it
 
-    async def _open(self) -> None:
+    async def _open(self, *, keep_ballast: bool) -> None:
         """Move what the last run left in the WAL into the file, and take the ballast."""
-        try:
-            await _checkpoint(self._writer)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorname != "SQLITE_FULL" or not self._ballast.release():
-                raise
-            await _checkpoint(self._writer)
-        self.low = not self._ballast.hold()
+        await _checkpoint(self._writer)
+        self.low = not (keep_ballast and self._ballast.hold())
 
     async def _close(self) -> None:
         """End the running commit, fold the WAL away, close both connections."""
@@ -313,7 +320,7 @@ async def open_disk(
         _ensure_file(path, create=create)
         try:
             await _to_the_end(_connect(path, checkpoint_pages, opened))
-            yield opened[0]
+            yield opened[-1]
         finally:
             for disk in opened:
                 await _to_the_end(disk._close())
@@ -347,17 +354,33 @@ async def _connect(path: Path, checkpoint_pages: int, opened: list[SqliteDisk]) 
         made.append(connection)
         return connection
 
-    try:
+    async def attempt(*, keep_ballast: bool) -> None:
         connection = await aiosqlite.connect(path, isolation_level=None, factory=writer)
         try:
-            disk = SqliteDisk(connection, made[0], _open_reader(path), path)
+            disk = SqliteDisk(connection, made[-1], _open_reader(path), path)
         except BaseException:
             await connection.close()
             raise
+        try:
+            await disk._open(keep_ballast=keep_ballast)
+        except BaseException:
+            await disk._close()
+            raise
         opened.append(disk)
-        await disk._open()
+
+    try:
+        try:
+            await attempt(keep_ballast=True)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname not in NO_ROOM or not _ballast(path).release():
+                raise
+            await attempt(keep_ballast=False)
     except sqlite3.Error as error:
         raise storage_error(error, "opening the database") from error
+
+
+def _ballast(path: Path) -> Ballast:
+    return Ballast(path.with_name(path.name + ".ballast"), BALLAST_BYTES)
 
 
 def _open_reader(path: Path) -> sqlite3.Connection:
