@@ -29,21 +29,21 @@ Peer = Callable[[list[dict[str, str]]], list[dict[str, str]]]
 pytestmark = pytest.mark.timeout(400)
 
 
-def _python_of(place: Path) -> Path:
-    if place.is_dir():
-        return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    return place
+def _python_in(home: Path) -> Path:
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _make_environment(home: Path) -> None:
+    """Skips where there is no ``venv`` or no package index; any other fault is a failure."""
+    install = ["-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "10"]
     for command in (
         [sys.executable, "-m", "venv", str(home)],
-        [str(_python_of(home)), "-m", "pip", "install", "--quiet", "--retries", "0", *PACKAGES],
+        [str(_python_in(home)), *install, *PACKAGES],
     ):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"no environment for the independent COSE library: {error}")
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"no environment for the independent COSE library: {command[2]} hangs")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             pytest.skip(f"no environment for the independent COSE library: {last}")
@@ -54,7 +54,8 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Runs commands in the other environment."""
     named = os.environ.get("P2PMED_COSE_PYTHON")
     if named:
-        home = Path(named)
+        place = Path(named)
+        python = _python_in(place) if place.is_dir() else place
     else:
         cache = getattr(request.config, "cache", None)
         kept = cache.mkdir("p2pmed-cose") if cache else tmp_path_factory.mktemp("cose")
@@ -66,10 +67,11 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 fresh.rename(home)
             except OSError:  # another worker was first, or another file system
                 home = fresh
+        python = _python_in(home)
 
     def run(commands: list[dict[str, str]]) -> list[dict[str, str]]:
         done = subprocess.run(
-            [str(_python_of(home)), str(PEER)],
+            [str(python), str(PEER)],
             input=json.dumps(commands),
             capture_output=True,
             text=True,
