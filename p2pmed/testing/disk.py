@@ -182,11 +182,12 @@ class SimDisk:
     def crash(self, rng: Rng) -> int:
         """Cut the power and open again; returns how many un-flushed batches survived.
 
-        What was staged is gone; of the log's un-flushed bytes a random prefix remains,
-        sometimes with a wrong byte in its last sector.
+        What was staged is gone; of the log's un-flushed bytes all remain, or none, or a
+        random prefix, sometimes with a wrong byte in its last sector.
         """
         tail = bytearray(b"".join(record for _, record in self._unsynced))
-        del tail[rng.randint(0, len(tail)) :]
+        keep = (0, len(tail), rng.randint(0, len(tail)))[rng.randint(0, 2)]
+        del tail[keep:]
         if tail and rng.randint(0, 3) == 0:
             tail[rng.randint(max(0, len(tail) - SECTOR_BYTES), len(tail) - 1)] ^= 0xFF
         survivors, _ = decode_log(bytes(tail))
