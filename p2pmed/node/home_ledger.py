@@ -1,0 +1,228 @@
+"""The ledger a node lives in: its chain, its engine if it has a seat, its overlay.
+
+Blocks are decided by the own engine or come verified from ``sync/chains.py``; both ways end
+in ``_apply``: checked (executed), staged, and announced as final when durable. A decided block
+whose bodies are not here yet waits; a certified block that is invalid, or a fork, halts the
+ledger with an alarm and is never applied.
+
+Order of promises: the engine's records and the decided block are staged in the turn in which
+the engine asked for them, so one commit holds both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from p2pmed.consensus.bft.engine import BftEngine
+from p2pmed.consensus.interface import (
+    Behind,
+    Block,
+    Broadcast,
+    Certified,
+    Check,
+    ConsensusEffect,
+    ConsensusEngine,
+    ConsensusEvent,
+    Decide,
+    Evidence,
+    SendTo,
+    Store,
+    Work,
+)
+from p2pmed.consensus.raft.engine import RaftEngine
+from p2pmed.engine import Instant, Persisted
+from p2pmed.identity.keys import DeviceKeys
+from p2pmed.ledger.chain import Chain, Decided
+from p2pmed.ledger.genesis import Founding
+from p2pmed.ledger.logs import Logs
+from p2pmed.ledger.state import StateMachine
+from p2pmed.ledger.transaction import Entry, LaneKey
+from p2pmed.node import events
+from p2pmed.node.messages import ConsensusFrame
+from p2pmed.node.turn import Turn
+from p2pmed.quorum.certificate import Certificate, Verify
+from p2pmed.wire import cose
+from p2pmed.world import Space, World
+
+__all__ = ["HomeLedger"]
+
+WAITING_BLOCKS_MAX: Final = 512
+"""Decided blocks kept while their bodies arrive; the rest is asked for again."""
+
+ENGINES: Final[dict[str, type[BftEngine] | type[RaftEngine]]] = {
+    "bft": BftEngine,
+    "raft": RaftEngine,
+}
+
+
+class HomeLedger:
+    """One ledger executed on this node."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        logs: Logs,
+        keys: DeviceKeys,
+        founding: Founding,
+        machine: StateMachine,
+        holds: Callable[[bytes, LaneKey], int],
+        ready: Callable[[Entry], bool],
+        on_decided: Callable[[Turn, Decided], None],
+        on_behind: Callable[[Turn, bytes | None, int], None],
+        engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
+        verify: Verify = cose.verify,
+    ) -> None:
+        self.founding = founding
+        genesis = founding.genesis
+        self.epoch = genesis.epoch()
+        self.ledger = self.epoch.ledger
+        self._world = world
+        self._logs = logs
+        self._me = keys.node_id
+        self._holds = holds
+        self._on_decided = on_decided
+        self._on_behind = on_behind
+        self.seat = self.epoch.index_of(self._me)
+        self.halted = ""
+        self._waiting: deque[tuple[Block, Certificate | None]] = deque()
+        self.chain = Chain(
+            disk=world.disk,
+            logs=logs,
+            genesis=genesis,
+            machine=machine,
+            wall=world.clock.wall_ms,
+            available=self.available,
+            ready=ready,
+            seat=self.seat or 0,
+        )
+        self.engine: ConsensusEngine | None = None
+        if self.seat is not None and genesis.rules == machine.rules_hash:
+            self.engine = (engines or ENGINES)[genesis.engine](
+                epoch=self.epoch,
+                seat=self.seat,
+                signer=keys.vote_signer(self.epoch.number),
+                application=self.chain,
+                rng=world.rng,
+                records=self._records(),
+                tip=self.chain.head,
+                tip_certificate=self.chain.head_certificate,
+                now=world.clock.now(),
+                verify=verify,
+            )
+
+    def _records(self) -> dict[bytes, bytes]:
+        """The engine's durable rows."""
+        start, rows = self.ledger, {}
+        while True:
+            page = self._world.disk.scan(
+                Space.CONSENSUS, start, self.ledger + b"\xff" * 64, limit=512
+            )
+            rows.update({key[32:]: value for key, value in page})
+            if len(page) < 512:
+                return rows
+            start = page[-1][0] + b"\x00"
+
+    def available(self, lane: LaneKey) -> int:
+        """The seq below which a quorum of the validators, as far as known, holds ``lane``."""
+        held = sorted(
+            (
+                self._logs.next_seq(lane)
+                if validator.node == self._me
+                else self._holds(validator.node, lane)
+                for validator in self.epoch.validators
+            ),
+            reverse=True,
+        )
+        return held[self.epoch.quorum - 1]
+
+    @property
+    def deadline(self) -> Instant | None:
+        """The engine's."""
+        return self.engine.deadline if self.engine and not self.halted else None
+
+    # --- driving the engine -----------------------------------------------------------------
+
+    def run(self, turn: Turn, event: ConsensusEvent) -> None:
+        """Step the engine, and carry out what it asks, in order."""
+        if self.engine is None or self.halted:
+            return
+        for effect in self.engine.step(event, turn.now):
+            self._perform(turn, effect)
+
+    def _perform(self, turn: Turn, effect: ConsensusEffect) -> None:
+        match effect:
+            case Store(token, records):
+                for record in records:
+                    key = self.ledger + record.key
+                    self._world.disk.stage(Space.CONSENSUS, key, record.value)
+                turn.when_durable(lambda later: self.run(later, Persisted(token)))
+            case SendTo(seat, message):
+                self._send(turn, self.epoch.validators[seat].node, message)
+            case Broadcast(message):
+                for validator in self.epoch.validators:
+                    if validator.node != self._me:
+                        self._send(turn, validator.node, message)
+            case Decide(block, certificate):
+                self.take(turn, block, certificate)
+            case Behind(height, behind_seat):
+                node = None if behind_seat is None else self.epoch.validators[behind_seat].node
+                self._on_behind(turn, node, height)
+            case Evidence(guilty, kind, first, second):
+                node = self.epoch.validators[guilty].node
+                key = b"evidence" + node + kind.encode("ascii")
+                self._world.disk.stage(Space.LOCAL, key, first + second)
+                turn.staged = True
+                turn.notify(events.Alarm("equivocation", (node,), kind))
+
+    def _send(self, turn: Turn, node: bytes, message: bytes) -> None:
+        frame = ConsensusFrame(ledger=self.ledger, message=message)
+        turn.send(node, frame, control=True)
+
+    # --- decided blocks ---------------------------------------------------------------------
+
+    def take(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
+        """A block that is proven final: apply it now, or when its bodies are here."""
+        if len(self._waiting) < WAITING_BLOCKS_MAX:
+            self._waiting.append((block, certificate))
+        self.advance(turn)
+
+    def advance(self, turn: Turn) -> None:
+        """Apply waiting blocks as far as their bodies are here."""
+        while self._waiting and not self.halted:
+            block, certificate = self._waiting[0]
+            height = block.header.height
+            if height <= self.chain.height:
+                self._waiting.popleft()
+                continue
+            if height > self.chain.height + 1:
+                self._waiting.clear()  # a gap: sync asks again from the height reached
+                return
+            verdict = self.chain.check(block)
+            if verdict is Check.MISSING:
+                return
+            if verdict is Check.INVALID:
+                self.halt(turn, f"certified block {height} is invalid")
+                return
+            self._waiting.popleft()
+            self._apply(turn, block, certificate)
+
+    def _apply(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
+        decided = self.chain.decide(block, certificate)
+        turn.staged = True
+        turn.work = True
+        self._on_decided(turn, decided)
+        if certificate is not None:
+            self.run(turn, Certified(block.header, certificate))
+
+    def halt(self, turn: Turn, reason: str) -> None:
+        """Stop this ledger for good: what follows needs people."""
+        self.halted = reason
+        turn.notify(events.Halted(self.ledger, reason))
+
+    def work(self, turn: Turn) -> None:
+        """Logs grew, or others hold more: there may be something to order."""
+        self.advance(turn)
+        self.run(turn, Work())

@@ -1,0 +1,32 @@
+"""Everything that travels between nodes: one union, told apart by integer tags.
+
+Tags: 1 to 19 gossip, 20 to 29 chains, 30 to 39 founding, 40 consensus.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from p2pmed.gossip.messages import GossipMessage
+from p2pmed.sync.chains import ChainMessage
+from p2pmed.sync.founding import FormationMessage
+from p2pmed.wire import codec
+from p2pmed.wire.codec import Bytes32, Wire
+
+__all__ = ["ConsensusFrame", "NodeMessage", "decode_message"]
+
+
+class ConsensusFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=40):
+    """A message of an engine, opaque here."""
+
+    ledger: Bytes32
+    message: bytes
+
+
+NodeMessage: TypeAlias = GossipMessage | ChainMessage | FormationMessage | ConsensusFrame
+
+
+def decode_message(raw: bytes) -> NodeMessage:
+    """The message that ``raw`` spells. Raises ``DecodeError``."""
+    message: NodeMessage = codec.decode(raw, NodeMessage)  # type: ignore[arg-type]
+    return message

@@ -1,0 +1,104 @@
+"""The author log that this device writes in this incarnation.
+
+The first entry opens the log with the device's credential chain and keys; a new incarnation
+(first start, or a restored backup) names the last known head of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2pmed.identity.keys import DeviceKeys
+from p2pmed.ledger.hlc import HybridClock
+from p2pmed.ledger.logs import Logs
+from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, LaneKey, sign_entry
+from p2pmed.medical.membership import LogOpen
+from p2pmed.medical.registry import Registry
+from p2pmed.node.events import Draft
+from p2pmed.wire import codec
+
+__all__ = ["OwnLog"]
+
+
+class OwnLog:
+    """Signs drafts in order."""
+
+    def __init__(
+        self,
+        *,
+        keys: DeviceKeys,
+        seed: bytes,
+        chain: Sequence[bytes],
+        incarnation: bytes,
+        boot: int,
+        network: bytes,
+        logs: Logs,
+        registry: Registry,
+        clock: HybridClock,
+    ) -> None:
+        self.key = LaneKey(keys.node_id, incarnation)
+        self._keys = keys
+        self._seed = seed
+        self._chain = tuple(chain)
+        self._boot = boot
+        self._network = network
+        self._logs = logs
+        self._registry = registry
+        self._clock = clock
+
+    def opening(self) -> Draft | None:
+        """The log's first entry, or ``None`` if it is open already."""
+        if self._logs.lane(self.key) is not None:
+            return None
+        earlier = [lane for lane in self._logs if lane.key.author == self.key.author]
+        last = max(earlier, key=lambda lane: lane.number) if earlier else None
+        return Draft(
+            body=LogOpen(
+                chain=self._chain,
+                previous=last.key.incarnation if last else b"",
+                previous_seq=last.next_seq - 1 if last else 0,
+                previous_head=last.head if last else b"",
+                box_key=self._keys.box_public,
+                vote_keys=tuple(self._keys.vote_public(e) for e in self._keys.vote_epochs),
+                boot=self._boot,
+            )
+        )
+
+    def sign(
+        self, drafts: Sequence[Draft], *, ledger: bytes, wall_ms: int, clock: int
+    ) -> list[Entry]:
+        """Entries of ``drafts``, appended to the log; all of them, or none if one is wrong.
+
+        Raises ``InvalidTransaction`` or ``ConfigError`` before anything is appended.
+        """
+        lane = self._logs.lane(self.key)
+        seq, prev = (lane.next_seq, lane.head) if lane else (0, GENESIS_PREV)
+        entries: list[Entry] = []
+        for draft in drafts:
+            made = [entry.id for entry in entries]
+            body = draft.body(made) if callable(draft.body) else draft.body
+            kind = self._registry.of(body)
+            envelope = Envelope(
+                version=1,
+                incarnation=self.key.incarnation,
+                seq=seq,
+                prev=prev,
+                ledger=ledger,
+                hlc=self._clock.tick(wall_ms),
+                wall=wall_ms,
+                clock=clock,
+                kind=kind.name,
+                kind_version=kind.version,
+                actor=draft.actor,
+                subject=draft.subject,
+                refs=draft.refs,
+                body=codec.plain(body),
+            )
+            entry = sign_entry(
+                envelope, seed=self._seed, author=self.key.author, network=self._network
+            )
+            entries.append(entry)
+            seq, prev = seq + 1, entry.id
+        for entry in entries:
+            self._logs.append(entry)
+        return entries

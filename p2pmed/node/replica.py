@@ -1,0 +1,795 @@
+"""A whole node as one deterministic machine: everything below it wired, and no I/O.
+
+Event in, effects out, one deadline (``engine.py``). What it may ask of the world synchronously
+is the clock, dice, entropy and the staged disk of ``world.py``; everything else is an effect.
+
+What is synced before what is said:
+
+==========================================  ============================================
+before                                      must be durable
+==========================================  ============================================
+``Reply`` to a submit, pushes of an entry   the entry
+``Have``, frontiers                         the entries they speak of
+a vote, a Raft answer, a certificate made   the engine's rows (``consensus/interface.py``)
+``Final``                                   block, certificate, state, verdicts: one commit
+a genesis signature                         the open genesis it binds to
+==========================================  ============================================
+
+Failure table: a link that fails is dropped and redialled by the shell; a peer's fault drops
+its link; the disk's fault stops the node; a rule's "no" is a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from p2pmed.consensus.interface import Heard, Receive
+from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted, earliest
+from p2pmed.errors import (
+    CredentialError,
+    DecodeError,
+    InvariantError,
+    LocalProtocolError,
+    P2pmedError,
+)
+from p2pmed.gossip import events as gossip
+from p2pmed.gossip.engine import GossipEngine
+from p2pmed.identity.credentials import check_chain
+from p2pmed.identity.keys import DeviceKeys
+from p2pmed.identity.manifest import Manifest
+from p2pmed.ledger.chain import Decided
+from p2pmed.ledger.genesis import Founding, Genesis, ledger_id, sign_genesis
+from p2pmed.ledger.hlc import HybridClock
+from p2pmed.ledger.intake import Intake
+from p2pmed.ledger.logs import Logs
+from p2pmed.ledger.overlay import Overlay
+from p2pmed.ledger.state import BlockContext, StateMachine
+from p2pmed.ledger.transaction import Entry, LaneKey
+from p2pmed.limits import PEERS_MAX
+from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine
+from p2pmed.medical.machine import MedicalMachine
+from p2pmed.medical.membership import CredentialOpener, LogOpen
+from p2pmed.medical.registry import Registry
+from p2pmed.node import events
+from p2pmed.node.county import AnchorWatch, VillageBlocks, is_county
+from p2pmed.node.empty import EmptyState
+from p2pmed.node.events import Draft, NodeEffect, NodeEvent
+from p2pmed.node.home_ledger import HomeLedger
+from p2pmed.node.messages import ConsensusFrame, decode_message
+from p2pmed.node.own_log import OwnLog
+from p2pmed.node.turn import Turn
+from p2pmed.quorum.certificate import Verify
+from p2pmed.sync import chains as chain_events
+from p2pmed.sync import founding as formation
+from p2pmed.sync.chains import Chains
+from p2pmed.sync.founding import Formation, MeshPolicy, Neighbour
+from p2pmed.wire import codec, cose
+from p2pmed.world import Space, World
+
+__all__ = ["Identity", "Replica"]
+
+SIGHT_MS: Final = 500
+"""How often a node without a ledger looks at who is in sight."""
+ANCHOR_MS: Final = 1_000
+"""How often a county looks for village blocks to execute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Identity:
+    """Who this node is."""
+
+    manifest: Manifest
+    network: bytes
+    keys: DeviceKeys
+    chain: tuple[bytes, ...]
+    incarnation: bytes
+    boot: int
+
+
+class Replica:
+    """One node. Its drivers are the asyncio shell and the simulator."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        identity: Identity,
+        registry: Registry,
+        policy: MeshPolicy,
+        verify: Verify = cose.verify,
+        engines: dict[str, Any] | None = None,
+    ) -> None:
+        self.identity = identity
+        self.registry = registry
+        self.policy = policy
+        self._world = world
+        self._verify = verify
+        self._engines = engines
+        now = world.clock.now()
+        self.me = identity.keys.node_id
+        self.logs = Logs(world.disk, identity.network)
+        self.opener = CredentialOpener(identity.manifest, identity.network, verify=verify)
+        self.machine = MedicalMachine(registry, self.opener)
+        self.intake = Intake(self.logs, identity.network, self._valid_opening)
+        self.gossip = GossipEngine(me=self.me, store=self.logs, rng=world.rng, now=now)
+        self.chains = Chains(
+            disk=world.disk,
+            network=identity.network,
+            open_chain=self._open_chain,
+            verify=verify,
+        )
+        self.villages = VillageBlocks(world.disk, self.logs, self.chains)
+        self.county_machine = CountyMachine(self.machine, registry, self.villages)
+        self.clock = HybridClock(self._last_hlc())
+        self.own = OwnLog(
+            keys=identity.keys,
+            seed=identity.keys.signing_seed,
+            chain=identity.chain,
+            incarnation=identity.incarnation,
+            boot=identity.boot,
+            network=identity.network,
+            logs=self.logs,
+            registry=registry,
+            clock=self.clock,
+        )
+        self.home: HomeLedger | None = None
+        self.overlay = self._make_overlay()
+        self.watches: dict[bytes, AnchorWatch] = {}
+        self.links: dict[bytes, tuple[bytes, ...]] = {}
+        self._seats: dict[bytes, int] = {}
+        self._tokens = 0
+        self._after: dict[int, list[Callable[[Turn], None]]] = {}
+        self._checking: dict[int, tuple[bytes | None, int | None]] = {}
+        self._sight_at: Instant | None = None
+        self._anchor_at: Instant | None = None
+        self._anchor: Entry | None = None
+        """The anchor last written here, until it has its verdict."""
+        self._founding_request: int | None = None
+        self.formation = self._make_formation(now)
+        self._resume(now)
+
+    # --- start ------------------------------------------------------------------------------
+
+    def _make_formation(self, now: Instant) -> Formation:
+        raw = self._world.disk.get(Space.LOCAL, b"genesis")
+        open_genesis = (codec.decode(raw, Genesis), now) if raw else None
+        return Formation(
+            me=self.me,
+            network=self.identity.network,
+            rules=self.machine.rules_hash,
+            chain=self.identity.chain,
+            policy=self.policy,
+            entropy=self._world.entropy,
+            open_genesis=open_genesis,
+        )
+
+    def _resume(self, now: Instant) -> None:
+        """Take up the home ledger and the county ledgers known from before."""
+        home = self._world.disk.get(Space.META, b"home")
+        for ledger, _ in self.chains.heads():
+            self._watch(ledger)
+        if home is not None:
+            founding = self.chains.founding(home)
+            if founding is None:
+                raise InvariantError("the home ledger's founding is missing from the disk")
+            self._live_in(founding)
+        self._sight_at = now
+
+    def start(self) -> list[NodeEffect]:
+        """Open the own log if this incarnation has none; the driver's first call."""
+        turn = Turn(self._world.clock.now())
+        opening = self.own.opening()
+        if opening is not None:
+            self._write(turn, (opening,), None)
+        if self.home is not None:
+            self.home.work(turn)
+        return self._finish(turn)
+
+    def _last_hlc(self) -> int:
+        lane = self.logs.lane(LaneKey(self.me, self.identity.incarnation))
+        if lane is None or lane.next_seq == 0:
+            return 0
+        last = self.logs.entry(lane.key, lane.next_seq - 1)
+        return last.envelope.hlc if last else 0
+
+    # --- identity ---------------------------------------------------------------------------
+
+    def authenticate(self, device: bytes, chain: tuple[bytes, ...]) -> None:
+        """Whether a device that proved ``device`` may have a channel. ``CredentialError``."""
+        if self._open_chain(chain) != device:
+            raise CredentialError("a credential that speaks of another device")
+        member = self.overlay_member(device)
+        if member is not None and member.revoked:
+            raise CredentialError("this device's credential was revoked")
+
+    def overlay_member(self, device: bytes) -> Any:
+        """The member as the provisional state knows it, or ``None``."""
+        from p2pmed.medical.membership import member
+
+        return member(self.home.chain.state if self.home else self.overlay.state(), device)
+
+    def _open_chain(self, chain: Sequence[bytes]) -> bytes:
+        leaf = check_chain(
+            chain,
+            manifest=self.identity.manifest,
+            network_id=self.identity.network,
+            at_ms=None,
+            verify=self._verify,
+        )
+        return leaf.subject
+
+    def _roles_of(self, chain: tuple[bytes, ...]) -> tuple[str, ...]:
+        leaf = check_chain(
+            chain,
+            manifest=self.identity.manifest,
+            network_id=self.identity.network,
+            at_ms=None,
+            verify=self._verify,
+        )
+        return tuple(role.value for role in leaf.roles)
+
+    def _valid_opening(self, entry: Entry) -> bool:
+        body = self.registry.body(entry)
+        if not isinstance(body, LogOpen):
+            return False
+        return self.opener(body.chain, entry.author) is not None
+
+    # --- the core ---------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> Instant | None:
+        """The earliest of all that this node waits for."""
+        return earliest(
+            self.gossip.deadline,
+            self.chains.deadline,
+            self.formation.deadline,
+            self.home.deadline if self.home else None,
+            self._sight_at,
+            self._anchor_at,
+        )
+
+    def step(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
+        """Take one event; return effects, to be carried out in this order."""
+        turn = Turn(now)
+        match event:
+            case events.Frame(peer, message):
+                self._on_frame(turn, peer, message)
+            case Persisted(token):
+                for then in self._after.pop(token, ()):
+                    then(turn)
+            case events.SignaturesChecked(token, good):
+                self._on_checked(turn, token, good)
+            case DeadlineReached():
+                self._on_deadline(turn)
+            case events.LinkUp(peer, chain):
+                self._on_link_up(turn, peer, chain)
+            case events.LinkDown(peer):
+                self._on_link_down(turn, peer)
+            case _:
+                self._on_command(turn, event)
+        return self._finish(turn)
+
+    def _finish(self, turn: Turn) -> list[NodeEffect]:
+        """Let consensus act on what changed, then ask for one flush of all that was staged."""
+        if turn.work and self.home is not None:
+            turn.work = False
+            self.home.work(turn)
+        if turn.staged:
+            self._tokens += 1
+            self._after[self._tokens] = turn.after
+            turn.effects.append(Persist(self._tokens))
+        return turn.effects
+
+    def send_refused(self, peer: bytes, now: Instant) -> list[NodeEffect]:
+        """The queue to ``peer`` was full: gossip repairs it later."""
+        turn = Turn(now)
+        self._gossip(turn, gossip.SendRefused(peer))
+        return self._finish(turn)
+
+    # --- links ------------------------------------------------------------------------------
+
+    def _on_link_up(self, turn: Turn, peer: bytes, chain: tuple[bytes, ...]) -> None:
+        if peer == self.me or len(self.links) >= PEERS_MAX:
+            turn.drop(peer, "no room for another peer")
+            return
+        self.links[peer] = chain
+        self._status()
+        self._gossip(turn, gossip.PeerUp(peer))
+        self._look(turn)
+
+    def _on_link_down(self, turn: Turn, peer: bytes) -> None:
+        if self.links.pop(peer, None) is None:
+            return
+        self._gossip(turn, gossip.PeerDown(peer))
+        self._chain_effects(turn, self.chains.step(chain_events.PeerGone(peer), turn.now))
+        self._look(turn)
+
+    def _on_frame(self, turn: Turn, peer: bytes, raw: bytes) -> None:
+        if peer not in self.links:
+            return
+        try:
+            message = decode_message(raw)
+        except DecodeError as error:
+            turn.drop(peer, str(error))
+            return
+        seat = self._seats.get(peer)
+        if isinstance(message, ConsensusFrame):
+            if seat is not None and self.home and message.ledger == self.home.ledger:
+                self.home.run(turn, Receive(seat, message.message))
+            return
+        if seat is not None and self.home:
+            self.home.run(turn, Heard(seat))
+        if isinstance(message, chain_events.ChainAsk | chain_events.ChainBlocks):
+            event = chain_events.FromPeer(peer, message)
+            self._chain_effects(turn, self.chains.step(event, turn.now))
+        elif isinstance(
+            message,
+            formation.GenesisOffer
+            | formation.GenesisConsent
+            | formation.GenesisDone
+            | formation.GenesisWithdraw,
+        ):
+            self._form(turn, formation.FromFounder(peer, message))
+        else:
+            self._gossip(turn, gossip.Received(peer, message))
+
+    # --- gossip and entries -----------------------------------------------------------------
+
+    def _status(self) -> None:
+        wall = self._world.clock.wall_ms()
+        self.gossip.set_status(self.clock.last, wall, self.chains.heads())
+
+    def _gossip(self, turn: Turn, event: gossip.GossipEvent) -> None:
+        for effect in self.gossip.step(event, turn.now):
+            match effect:
+                case gossip.SendMessage(peer, message, control):
+                    turn.send(peer, message, control=control)
+                case gossip.Ingest(peer, entries):
+                    self._offer(turn, peer, entries, None)
+                case gossip.DropPeer(peer, reason):
+                    turn.drop(peer, reason)
+                case gossip.Holds(peer, lane, next_seq):
+                    turn.work = turn.work or peer in self._seats
+                    turn.notify(events.PeerHolds(peer, lane, next_seq))
+                case gossip.PeerStatus(peer, ping):
+                    self._on_ping(turn, peer, ping)
+
+    def _on_ping(self, turn: Turn, peer: bytes, ping: Any) -> None:
+        if not self.clock.observe(ping.hlc, self._world.clock.wall_ms()):
+            turn.notify(events.Alarm("clock", (peer,), "a peer's clock is far ahead"))
+        heads = tuple((head.ledger, head.height) for head in ping.heads)
+        event = chain_events.HeadsSeen(peer, heads)
+        self._chain_effects(turn, self.chains.step(event, turn.now))
+
+    def _offer(
+        self, turn: Turn, source: bytes | None, raws: Iterable[bytes], request: int | None
+    ) -> None:
+        offered = self.intake.offer(source, tuple(raws))
+        if source is not None:
+            for gap in offered.gaps:
+                self._gossip(turn, gossip.Gap(gap.lane, gap.next_seq, gap.got_seq, source))
+        if offered.token:
+            self._checking[offered.token] = (source, request)
+            turn.effects.append(events.CheckSignatures(offered.token, tuple(offered.checks)))
+        if offered.fault and source is not None:
+            self._gossip(turn, gossip.Bad(source, offered.fault))
+        if request is not None and (offered.fault or not offered.token):
+            error = DecodeError(offered.fault) if offered.fault else None
+            turn.effects.append(events.Reply(request, error=error))
+
+    def _on_checked(self, turn: Turn, token: int, good: tuple[bool, ...]) -> None:
+        source, request = self._checking.pop(token)
+        admitted = self.intake.checked(token, good)
+        for fork in admitted.forks:
+            turn.notify(events.Alarm("fork", (fork.id, fork.author)))
+            turn.staged = True
+        if admitted.entries:
+            self._observe(turn, admitted.entries)
+            self._when_stored(turn, admitted.entries, source, request)
+        elif request is not None:
+            turn.effects.append(events.Reply(request))
+        if admitted.fault and source is not None:
+            self._gossip(turn, gossip.Bad(source, admitted.fault))
+
+    def _observe(self, turn: Turn, entries: list[Entry]) -> None:
+        wall = self._world.clock.wall_ms()
+        for entry in entries:
+            self.clock.observe(entry.envelope.hlc, wall)
+            if entry.kind == "drug.recall":
+                turn.notify(events.Alarm("recall", (entry.id,)))
+
+    def _when_stored(
+        self, turn: Turn, entries: list[Entry], source: bytes | None, request: int | None
+    ) -> None:
+        """Everything that follows once ``entries`` are on the disk."""
+        tips: dict[LaneKey, int] = {}
+        for entry in entries:
+            tips[entry.lane] = entry.seq + 1
+
+        def then(later: Turn) -> None:
+            for lane, next_seq in tips.items():
+                self.logs.settle(lane, next_seq)
+            stored = tuple((entry.lane, entry.seq, entry.raw) for entry in entries)
+            later.notify(events.EntriesStored(tuple(entries), source))
+            if request is not None:
+                later.effects.append(
+                    events.Reply(request, entries=tuple(entries), count=len(entries))
+                )
+            self._gossip(later, gossip.Grew(tuple(tips.items()), stored, source))
+            later.work = True
+            self._advance_watches(later)
+
+        turn.when_durable(then)
+
+    def _write(self, turn: Turn, drafts: tuple[Draft, ...], request: int | None) -> list[Entry]:
+        """Sign drafts into the own log."""
+        wall = self._world.clock.wall_ms()
+        entries = self.own.sign(
+            drafts, ledger=self.home.ledger if self.home else b"", wall_ms=wall, clock=0
+        )
+        self._when_stored(turn, entries, None, request)
+        return entries
+
+    # --- commands ---------------------------------------------------------------------------
+
+    def _on_command(self, turn: Turn, command: NodeEvent) -> None:
+        try:
+            match command:
+                case events.Submit(request, drafts):
+                    self._write(turn, drafts, request)
+                case events.FoundMesh(request, propose):
+                    self._look(turn)
+                    self._founding_request = request
+                    self._form(turn, propose)
+                case events.FollowLedger(request, ledger):
+                    self._follow(turn, ledger)
+                    turn.effects.append(events.Reply(request, ledger=ledger))
+                case events.ImportEntries(request, entries):
+                    self._offer(turn, None, entries, request)
+                case events.ImportChain():
+                    self._import_chain(turn, command)
+        except P2pmedError as error:
+            request = getattr(command, "request", 0)
+            turn.effects.append(events.Reply(request, error=error))
+
+    def _import_chain(self, turn: Turn, command: events.ImportChain) -> None:
+        before = self.chains.height(command.ledger)
+        if command.founding:
+            founding = codec.decode(command.founding, Founding)
+            if self.chains.found(founding):
+                self._on_founding(turn, founding)
+        taken = self.chains.take(command.ledger, command.blocks)
+        if taken is not None:
+            self._chain_effects(turn, [taken])
+        turn.staged = True
+        count = self.chains.height(command.ledger) - before
+        reply = events.Reply(command.request, count=count, ledger=command.ledger)
+        turn.when_durable(lambda later: later.effects.append(reply))
+
+    # --- ledgers ----------------------------------------------------------------------------
+
+    def _chain_effects(self, turn: Turn, effects: Iterable[chain_events.ChainEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case chain_events.SendChain(peer, message):
+                    turn.send(peer, message, control=False)
+                case chain_events.Founded(founding):
+                    self._on_founding(turn, founding)
+                case chain_events.Verified(ledger, blocks):
+                    self._on_verified(turn, ledger, blocks)
+                case chain_events.Forked(ledger):
+                    turn.notify(events.Alarm("ledger_fork", (ledger,)))
+                    if self.home and self.home.ledger == ledger:
+                        self.home.halt(turn, "two certified blocks at one height")
+                case chain_events.Faulty(peer, reason):
+                    turn.drop(peer, reason)
+
+    def _on_founding(self, turn: Turn, founding: Founding) -> None:
+        """A ledger became known: ours if we are named in it, else perhaps one to follow."""
+        turn.staged = True
+        ledger = ledger_id(founding.genesis)
+        self._watch(ledger)
+        named = founding.genesis.epoch().index_of(self.me) is not None
+        village = ledger not in self.watches
+        if self.home is None and (named or (self.policy.follow and village)):
+            self._take_home(turn, founding)
+
+    def _follow(self, turn: Turn, ledger: bytes) -> None:
+        founding = self.chains.founding(ledger)
+        if founding is None:
+            raise LocalProtocolError("no such ledger is known here", hint="see `p2pmed status`")
+        if self.home is not None:
+            raise LocalProtocolError("this node lives in a ledger already")
+        self._take_home(turn, founding)
+
+    def _take_home(self, turn: Turn, founding: Founding) -> None:
+        ledger = ledger_id(founding.genesis)
+        self._world.disk.stage(Space.META, b"home", ledger)
+        self._world.disk.stage(Space.LOCAL, b"genesis", None)
+        self._live_in(founding)
+        seat = founding.genesis.epoch().index_of(self.me)
+        request, self._founding_request = self._founding_request, None
+
+        def then(later: Turn) -> None:
+            later.notify(events.LedgerFounded(ledger, seat))
+            if request is not None:
+                later.effects.append(events.Reply(request, ledger=ledger))
+            later.work = True
+
+        turn.when_durable(then)
+
+    def _live_in(self, founding: Founding) -> None:
+        machine: StateMachine = self.machine
+        if is_county(founding, self._roles_of):
+            machine = self.county_machine
+            self._anchor_at = self._world.clock.now()
+        self.home = HomeLedger(
+            world=self._world,
+            logs=self.logs,
+            keys=self.identity.keys,
+            founding=founding,
+            machine=machine,
+            holds=self.gossip.peer_next_seq,
+            ready=self._ready,
+            on_decided=self._on_decided,
+            on_behind=self._on_behind,
+            engines=self._engines,
+            verify=self._verify,
+        )
+        self.chains.home = self.home.ledger
+        self.formation.founded = True
+        self._seats = {
+            validator.node: seat
+            for seat, validator in enumerate(founding.genesis.validators)
+            if validator.node != self.me
+        }
+        self.overlay = self._make_overlay()
+
+    def _ready(self, entry: Entry) -> bool:
+        """Whether all that executing ``entry`` reads is here: for an anchor, the village."""
+        if entry.kind != ANCHOR:
+            return True
+        body = self.registry.body(entry)
+        if not isinstance(body, Anchor):
+            return True
+        held = 0
+        for block in self.villages.blocks(body.ledger, body.start, body.height):
+            held = block.height
+        return held == body.height
+
+    def _make_overlay(self) -> Overlay:
+        home = self.home
+        if home is None:
+            return Overlay(
+                base=EmptyState(),
+                logs=self.logs,
+                machine=self.machine,
+                ordered_next=lambda lane: 0,
+                context=lambda: self._context(b"", 0, self._world.clock.wall_ms()),
+            )
+        chain = home.chain
+        return Overlay(
+            base=chain.state,
+            logs=self.logs,
+            machine=self.machine,
+            ordered_next=chain.ordered_next,
+            context=lambda: self._context(chain.ledger, chain.height + 1, chain.time_ms),
+        )
+
+    def _context(self, ledger: bytes, height: int, time_ms: int) -> BlockContext:
+        return BlockContext(
+            network=self.identity.network,
+            ledger=ledger,
+            height=height,
+            time_ms=time_ms,
+            provisional=True,
+        )
+
+    def _on_verified(self, turn: Turn, ledger: bytes, blocks: Sequence[Any]) -> None:
+        turn.staged = True
+        if self.home is not None and ledger == self.home.ledger:
+            for stored in blocks:
+                self.home.take(turn, stored.block, stored.certificate)
+            return
+        for stored in blocks:
+            self.villages.index(ledger, stored.block.header.height)
+        self._advance_watches(turn)
+
+    def _on_decided(self, turn: Turn, decided: Decided) -> None:
+        assert self.home is not None
+        self.chains.advance(decided.header)
+        self.overlay.restart()
+        self._status()
+        final = events.Final(
+            decided.header.ledger,
+            decided.header.height,
+            tuple(decided.entries),
+            tuple(decided.verdicts),
+        )
+        pairs = zip(decided.entries, decided.verdicts, strict=True)
+        alarms = [
+            events.Alarm("discrepancy", (verdict.other, entry.id), verdict.code)
+            for entry, verdict in pairs
+            if verdict.other
+        ]
+
+        def then(later: Turn) -> None:
+            later.notify(final)
+            for alarm in alarms:
+                later.notify(alarm)
+            asks = self.chains.settle(decided.header.ledger, later.now)
+            self._chain_effects(later, asks)
+
+        turn.when_durable(then)
+
+    def _on_behind(self, turn: Turn, node: bytes | None, height: int) -> None:
+        assert self.home is not None
+        peer = node if node in self.links else next(iter(self.links), None)
+        if peer is not None:
+            heads = ((self.home.ledger, height),)
+            event = chain_events.HeadsSeen(peer, heads)
+            self._chain_effects(turn, self.chains.step(event, turn.now))
+
+    # --- county -----------------------------------------------------------------------------
+
+    def _watch(self, ledger: bytes) -> None:
+        founding = self.chains.founding(ledger)
+        if founding is not None and is_county(founding, self._roles_of):
+            self.watches[ledger] = AnchorWatch(
+                ledger=ledger,
+                disk=self._world.disk,
+                logs=self.logs,
+                chains=self.chains,
+                registry=self.registry,
+            )
+
+    def _advance_watches(self, turn: Turn) -> None:
+        for ledger in sorted(self.watches):
+            watch = self.watches[ledger]
+            before = watch.height
+            anchors = watch.advance()
+            if watch.height == before:
+                continue
+            turn.staged = True
+            moved = events.AnchorsMoved(ledger, watch.height)
+            alarms = [
+                events.Alarm("discrepancy", (refused.other, refused.id), refused.code)
+                for anchor in anchors
+                for refused in anchor.refused
+                if refused.other
+            ]
+            for alarm in alarms:
+                self._keep_alarm(alarm)
+            turn.when_durable(lambda later, moved=moved: later.notify(moved))  # type: ignore[misc]
+            for alarm in alarms:
+                turn.notify(alarm)
+
+    def _keep_alarm(self, alarm: events.Alarm) -> None:
+        """A contradiction that the county found: kept until people decide."""
+        key = b"alarm" + b"".join(alarm.ids)
+        self._world.disk.stage(Space.LOCAL, key, alarm.text.encode("ascii"))
+
+    def county_alarms(self) -> list[tuple[bytes, bytes, str]]:
+        """Contradictions that county ledgers told of: first id, second id, reason."""
+        rows = self._world.disk.scan(Space.LOCAL, b"alarm", b"alarn", limit=1_024)
+        return [(key[5:37], key[37:69], value.decode("ascii")) for key, value in rows]
+
+    def _import_villages(self, turn: Turn) -> None:
+        """At a county: write the next anchor, if a village has moved on."""
+        home = self.home
+        self._anchor_at = Instant(turn.now + ANCHOR_MS)
+        if home is None or home.seat is None or home.halted:
+            return
+        if self._anchor is not None and home.chain.verdict_of(self._anchor) is None:
+            return
+        for ledger, height in self.chains.heads():
+            if ledger == home.ledger or ledger in self.watches:
+                continue
+            state = home.chain.state
+            anchor = self.county_machine.plan(state, self.identity.network, ledger, height)
+            if anchor is not None:
+                self._anchor = self._write(turn, (Draft(body=anchor),), None)[-1]
+                return
+
+    # --- formation --------------------------------------------------------------------------
+
+    def _look(self, turn: Turn) -> None:
+        """Tell the founding core who is in sight."""
+        if self.home is not None:
+            return
+        seated = {
+            validator.node
+            for ledger, _ in self.chains.heads()
+            if (founding := self.chains.founding(ledger)) is not None
+            for validator in founding.genesis.validators
+        }
+        nodes = []
+        for node in sorted([*self.links, self.me]):
+            opening = self._opening_of(node)
+            if opening is None or not opening.vote_keys:
+                continue
+            chain = self.identity.chain if node == self.me else self.links[node]
+            nodes.append(
+                Neighbour(
+                    node=node,
+                    vote_key=opening.vote_keys[0],
+                    roles=self._roles_of(chain),
+                    free=node not in seated,
+                )
+            )
+        self._form(turn, formation.Neighbours(tuple(nodes)))
+
+    def _opening_of(self, node: bytes) -> LogOpen | None:
+        """The first entry of the node's newest log that is here."""
+        newest: LogOpen | None = None
+        for lane in self.logs:
+            if lane.key.author == node and lane.durable_next > 0:
+                entry = self.logs.entry(lane.key, 0)
+                body = self.registry.body(entry) if entry else None
+                if isinstance(body, LogOpen) and (newest is None or body.boot >= newest.boot):
+                    newest = body
+        return newest
+
+    def _form(self, turn: Turn, event: formation.FormationEvent) -> None:
+        self.formation.tell_time(self._world.clock.wall_ms())
+        for effect in self.formation.step(event, turn.now):
+            match effect:
+                case formation.SendFormation(peer, message):
+                    turn.send(peer, message, control=True)
+                case formation.Sign(genesis):
+                    self._sign_genesis(turn, genesis)
+                case formation.Release():
+                    self._world.disk.stage(Space.LOCAL, b"genesis", None)
+                    turn.staged = True
+                    self._refuse_founding(turn)
+                case formation.Complete(founding):
+                    self._complete(turn, founding)
+
+    def _refuse_founding(self, turn: Turn) -> None:
+        request, self._founding_request = self._founding_request, None
+        if request is not None:
+            error = LocalProtocolError(
+                "not every named node signed the founding in time",
+                hint="check with `p2pmed peers` that all are in sight and accept",
+            )
+            turn.effects.append(events.Reply(request, error=error))
+
+    def _sign_genesis(self, turn: Turn, genesis: Genesis) -> None:
+        self._world.disk.stage(Space.LOCAL, b"genesis", codec.encode(genesis))
+        seed = self.identity.keys.signing_seed
+        signed = formation.Signed(
+            ledger_id(genesis), sign_genesis(genesis, seed=seed, node=self.me)
+        )
+        turn.when_durable(lambda later: self._form(later, signed))
+
+    def _complete(self, turn: Turn, founding: Founding) -> None:
+        try:
+            if self.chains.found(founding):
+                self._on_founding(turn, founding)
+        except CredentialError as error:
+            turn.notify(events.Alarm("founding", (), str(error)))
+
+    # --- time -------------------------------------------------------------------------------
+
+    def _on_deadline(self, turn: Turn) -> None:
+        now = turn.now
+        if self._due(self.gossip.deadline, now):
+            self._status()
+            self._gossip(turn, DeadlineReached())
+        if self._due(self.chains.deadline, now):
+            self._chain_effects(turn, self.chains.step(DeadlineReached(), now))
+        if self.home is not None and self._due(self.home.deadline, now):
+            self.home.run(turn, DeadlineReached())
+        if self._due(self._sight_at, now):
+            self._sight_at = None if self.home else Instant(now + SIGHT_MS)
+            self._look(turn)
+        if self._due(self.formation.deadline, now):
+            self._form(turn, DeadlineReached())
+        if self._due(self._anchor_at, now):
+            self._import_villages(turn)
+
+    @staticmethod
+    def _due(deadline: Instant | None, now: Instant) -> bool:
+        return deadline is not None and deadline <= now

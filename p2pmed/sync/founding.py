@@ -1,0 +1,394 @@
+"""Meshes that form on the spot: neighbours, an offer, every founder's signature, a ledger.
+
+States of a node: ``free`` -> ``signed`` (durably, one open genesis at a time) -> ``founded``.
+Messages: ``GenesisOffer`` -> ``GenesisConsent`` from each named -> ``GenesisDone`` with the
+complete founding; ``GenesisWithdraw`` aborts an offer. A genesis exists when all named have
+signed it; whoever misses ``GenesisDone`` learns of the ledger from any peer's ping.
+
+By the operator's word (``Propose``), or with ``auto`` when enough eligible, free neighbours
+have been in sight for a while: then the one with the smallest key proposes.
+
+Failure table: a founder that does not answer: the proposer withdraws after ``OFFER_MS`` and
+tries again later; the proposer dies: a signer lets its open genesis go after ``SIGNED_MS``
+(its signature may still complete a ledger; it then follows whichever was completed first,
+and never votes in two); lost ``GenesisDone``: ledgers are advertised in every ping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from p2pmed.engine import DeadlineReached, Entropy, Instant, earliest
+from p2pmed.errors import CredentialError, LocalProtocolError
+from p2pmed.ledger.genesis import Founding, Genesis, check_signature, ledger_id
+from p2pmed.limits import CREDENTIAL_CHAIN_MAX, VALIDATORS_MAX
+from p2pmed.quorum.certificate import Validator
+from p2pmed.wire.codec import Bytes32, Wire
+
+__all__ = [
+    "Formation",
+    "FormationMessage",
+    "FromFounder",
+    "GenesisConsent",
+    "GenesisDone",
+    "GenesisOffer",
+    "GenesisWithdraw",
+    "MeshPolicy",
+    "Neighbour",
+    "Neighbours",
+    "Propose",
+    "SendFormation",
+    "Sign",
+    "Signed",
+]
+
+OFFER_MS: Final = 10_000
+"""How long a proposer waits for consents."""
+SIGNED_MS: Final = 60_000
+"""How long a signature binds a node whose proposer has gone silent."""
+assert SIGNED_MS > OFFER_MS
+
+
+class GenesisOffer(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=30):
+    """Will you found this?"""
+
+    genesis: Genesis
+
+
+class GenesisConsent(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=31):
+    """I will: my signature and my credential chain."""
+
+    ledger: Bytes32
+    signature: bytes
+    chain: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=CREDENTIAL_CHAIN_MAX)]
+
+
+class GenesisDone(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=32):
+    """All have signed: the ledger exists."""
+
+    founding: Founding
+
+
+class GenesisWithdraw(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=33):
+    """The offer is off."""
+
+    ledger: Bytes32
+
+
+FormationMessage: TypeAlias = GenesisOffer | GenesisConsent | GenesisDone | GenesisWithdraw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshPolicy:
+    """When a node founds or joins a mesh without being told to."""
+
+    auto: bool = False
+    engine: Literal["bft", "raft"] = "bft"
+    size: int = 4
+    """Eligible nodes in sight, the own one included, before one proposes."""
+    roles: tuple[str, ...] = ("clinic", "pharmacy")
+    """Who is eligible."""
+    quiet_ms: int = 2_000
+    """For how long the same nodes must have been in sight."""
+    name: str = "mesh"
+    follow: bool = True
+    """A node with no ledger of its own follows the first village ledger it hears of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A node in sight, as its author log and credential describe it."""
+
+    node: bytes
+    vote_key: bytes
+    roles: tuple[str, ...]
+    free: bool
+    """It sits in no village ledger known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Event: who is in sight now, the own node included."""
+
+    nodes: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Propose:
+    """Event: the operator's word. ``members`` are device keys; the own one is implied."""
+
+    members: tuple[bytes, ...]
+    engine: Literal["bft", "raft"]
+    liars: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromFounder:
+    """Event: a message of this protocol over an authenticated channel."""
+
+    peer: bytes
+    message: FormationMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Event: answer to ``Sign``; the signature is durable as the one open genesis."""
+
+    ledger: bytes
+    signature: bytes
+
+
+FormationEvent: TypeAlias = Neighbours | Propose | FromFounder | Signed | DeadlineReached
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Effect: make this the one open genesis durably, sign it, answer ``Signed``."""
+
+    genesis: Genesis
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Effect: forget the one open genesis, durably."""
+
+    ledger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendFormation:
+    """Effect: to one peer."""
+
+    peer: bytes
+    message: FormationMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Effect: a founding to check, keep and, being named in it, to take as the home ledger."""
+
+    founding: Founding
+
+
+FormationEffect: TypeAlias = Sign | Release | SendFormation | Complete
+
+
+@dataclass(slots=True)
+class _Offer:
+    genesis: Genesis
+    proposer: bytes
+    until: Instant
+    consents: dict[bytes, tuple[bytes, tuple[bytes, ...]]] = field(default_factory=dict)
+
+
+class Formation:
+    """The founding core of one node."""
+
+    def __init__(
+        self,
+        *,
+        me: bytes,
+        network: bytes,
+        rules: bytes,
+        chain: Sequence[bytes],
+        policy: MeshPolicy,
+        entropy: Entropy,
+        open_genesis: tuple[Genesis, Instant] | None = None,
+    ) -> None:
+        self._me = me
+        self._network = network
+        self._rules = rules
+        self._chain = tuple(chain)
+        self._policy = policy
+        self._entropy = entropy
+        self._wall_ms = 0
+        self._seen: dict[bytes, Neighbour] = {}
+        self._since: Instant | None = None
+        self._offer: _Offer | None = None
+        self.founded = False
+        if open_genesis is not None:
+            genesis, now = open_genesis
+            self._offer = _Offer(genesis, b"", Instant(now + SIGNED_MS))
+
+    @property
+    def deadline(self) -> Instant | None:
+        """When an offer runs out, or the same nodes have been in sight long enough."""
+        if self.founded:
+            return None
+        quiet = None
+        if self._policy.auto and self._since is not None and self._offer is None:
+            quiet = Instant(self._since + self._policy.quiet_ms)
+        return earliest(self._offer.until if self._offer else None, quiet)
+
+    def tell_time(self, wall_ms: int) -> None:
+        """The wall clock for the genesis' record of when it was made."""
+        self._wall_ms = wall_ms
+
+    def step(self, event: FormationEvent, now: Instant) -> list[FormationEffect]:
+        """Take one event. ``Propose`` raises ``LocalProtocolError`` if it cannot be."""
+        match event:
+            case Neighbours(nodes):
+                return self._on_neighbours(nodes, now)
+            case Propose():
+                return self._on_propose(event, now)
+            case FromFounder(peer, message):
+                return self._on_message(peer, message, now)
+            case Signed(ledger, signature):
+                return self._on_signed(ledger, signature)
+        return self._on_deadline(now)
+
+    # --- proposing ------------------------------------------------------------------------
+
+    def _on_neighbours(self, nodes: tuple[Neighbour, ...], now: Instant) -> list[FormationEffect]:
+        seen = {n.node: n for n in sorted(nodes, key=lambda n: n.node)}
+        if self._eligible(seen) != self._eligible(self._seen):
+            self._since = now
+        self._seen = seen
+        return []
+
+    def _eligible(self, seen: Mapping[bytes, Neighbour]) -> list[bytes]:
+        wanted = self._policy.roles
+        return [n.node for n in seen.values() if n.free and any(r in wanted for r in n.roles)]
+
+    def _on_deadline(self, now: Instant) -> list[FormationEffect]:
+        if self.founded:
+            return []
+        if self._offer is not None:
+            return self._give_up(now) if now >= self._offer.until else []
+        quiet = self._since is not None and now >= self._since + self._policy.quiet_ms
+        if not self._policy.auto or not quiet:
+            return []
+        self._since = None
+        members = self._eligible(self._seen)[:VALIDATORS_MAX]
+        if len(members) < self._policy.size or self._me != members[0]:
+            return []
+        policy = self._policy
+        word = Propose(members=tuple(members), engine=policy.engine, liars=None, name=policy.name)
+        return self._on_propose(word, now)
+
+    def _give_up(self, now: Instant) -> list[FormationEffect]:
+        offer = self._offer
+        assert offer is not None
+        ledger = ledger_id(offer.genesis)
+        self._offer, self._since = None, now
+        effects: list[FormationEffect] = [Release(ledger)]
+        if offer.proposer == self._me:
+            effects += self._to_others(offer.genesis, GenesisWithdraw(ledger=ledger))
+        return effects
+
+    def _on_propose(self, word: Propose, now: Instant) -> list[FormationEffect]:
+        if self.founded:
+            raise LocalProtocolError("this node is in a mesh already", hint="leave it first")
+        if self._offer is not None:
+            raise LocalProtocolError("a founding is under way", hint="wait a minute")
+        members = sorted({*word.members, self._me})
+        unknown = [node for node in members if node not in self._seen]
+        if unknown:
+            raise LocalProtocolError(f"{len(unknown)} of the named nodes are not in sight")
+        liars = word.liars
+        if liars is None:
+            liars = (len(members) - 1) // 3 if word.engine == "bft" else 0
+        genesis = Genesis(
+            version=1,
+            network=self._network,
+            name=word.name,
+            engine=word.engine,
+            liars=liars,
+            validators=tuple(
+                Validator(node=node, vote_key=self._seen[node].vote_key) for node in members
+            ),
+            rules=self._rules,
+            created=self._wall_ms,
+            nonce=self._entropy.token(16),
+        )
+        genesis.check()
+        self._offer = _Offer(genesis, self._me, Instant(now + OFFER_MS))
+        return [Sign(genesis)]
+
+    def _on_signed(self, ledger: bytes, signature: bytes) -> list[FormationEffect]:
+        offer = self._offer
+        if offer is None or ledger_id(offer.genesis) != ledger:
+            return []
+        if offer.proposer != self._me:
+            consent = GenesisConsent(ledger=ledger, signature=signature, chain=self._chain)
+            return [SendFormation(offer.proposer, consent)]
+        offer.consents[self._me] = (signature, self._chain)
+        effects = self._to_others(offer.genesis, GenesisOffer(genesis=offer.genesis))
+        return effects + self._complete(offer)
+
+    def _to_others(self, genesis: Genesis, message: FormationMessage) -> list[FormationEffect]:
+        others = [v.node for v in genesis.validators if v.node != self._me]
+        return [SendFormation(node, message) for node in others]
+
+    def _complete(self, offer: _Offer) -> list[FormationEffect]:
+        """The founding, once everybody has signed."""
+        seats = [validator.node for validator in offer.genesis.validators]
+        if any(node not in offer.consents for node in seats):
+            return []
+        founding = Founding(
+            genesis=offer.genesis,
+            signatures=tuple(offer.consents[node][0] for node in seats),
+            chains=tuple(offer.consents[node][1] for node in seats),
+        )
+        done = GenesisDone(founding=founding)
+        return [Complete(founding), *self._to_others(offer.genesis, done)]
+
+    # --- answering ------------------------------------------------------------------------
+
+    def _on_message(
+        self, peer: bytes, message: FormationMessage, now: Instant
+    ) -> list[FormationEffect]:
+        match message:
+            case GenesisOffer(genesis):
+                return self._on_offer(peer, genesis, now)
+            case GenesisConsent():
+                return self._on_consent(peer, message)
+            case GenesisDone(founding):
+                return [] if self.founded else [Complete(founding)]
+            case GenesisWithdraw(ledger):
+                offer = self._offer
+                if offer and offer.proposer == peer and ledger_id(offer.genesis) == ledger:
+                    self._offer, self._since = None, now
+                    return [Release(ledger)]
+        return []
+
+    def _on_offer(self, peer: bytes, genesis: Genesis, now: Instant) -> list[FormationEffect]:
+        if self.founded or not self._policy.auto or genesis.network != self._network:
+            return []
+        try:
+            genesis.check()
+        except LocalProtocolError:
+            return []
+        nodes = [validator.node for validator in genesis.validators]
+        mine = self._seen.get(self._me)
+        named = mine and Validator(node=self._me, vote_key=mine.vote_key) in genesis.validators
+        if not named or peer not in nodes or genesis.rules != self._rules:
+            return []
+        if self._offer is not None:
+            other = self._offer
+            same = ledger_id(other.genesis) == ledger_id(genesis)
+            # Two offers cross: the one of the smaller key stands, if ours binds only ourselves.
+            yields = other.proposer == self._me and peer < self._me and len(other.consents) <= 1
+            if not same and not yields:
+                return []
+        self._offer = _Offer(genesis, peer, Instant(now + SIGNED_MS))
+        return [Sign(genesis)]
+
+    def _on_consent(self, peer: bytes, consent: GenesisConsent) -> list[FormationEffect]:
+        offer = self._offer
+        if offer is None or offer.proposer != self._me:
+            return []
+        if ledger_id(offer.genesis) != consent.ledger or peer in offer.consents:
+            return []
+        try:
+            if check_signature(offer.genesis, consent.signature) != peer:
+                return []
+        except CredentialError:
+            return []
+        offer.consents[peer] = (consent.signature, consent.chain)
+        return self._complete(offer)
