@@ -41,6 +41,7 @@ __all__ = [
     "Roles",
     "Validity",
     "check_chain",
+    "check_words",
     "covers",
     "issue_credential",
     "open_credential",
@@ -51,6 +52,8 @@ PURPOSE: Final = "credential"
 
 CREDENTIAL_BYTES_MAX: Final = 2_048
 """Three of them and a manifest travel in one answer and in each first log entry."""
+
+PLACE_PARTS_MAX: Final = 8
 
 Verify = Callable[[bytes, bytes, bytes], bool]
 """``verify(public_key, signature, message)``; ``cose.verify`` outside the simulator."""
@@ -73,10 +76,7 @@ class Role(StrEnum):
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """One line of text, for people."""
-Place = Annotated[
-    str,
-    msgspec.Meta(max_length=256, pattern=r"\A([^/\s][^/]{0,63}(/[^/\s][^/]{0,63}){0,7})?\Z"),
-]
+Place = Annotated[str, msgspec.Meta(max_length=256)]
 """A catchment: ``county/village``, from the widest down; empty is everywhere."""
 Roles = Annotated[tuple[Role, ...], msgspec.Meta(max_length=len(Role))]
 """Distinct, in the order of their names."""
@@ -132,6 +132,19 @@ def sort_roles(roles: Iterable[Role | str]) -> tuple[Role, ...]:
 def covers(place: str, inner: str) -> bool:
     """Whether ``inner`` lies in ``place``, or is it; the empty place is everywhere."""
     return place in ("", inner) or inner.startswith(f"{place}/")
+
+
+def check_words(name: str, place: str) -> None:
+    """Raises ``CredentialError`` unless ``name`` and ``place`` are written as they must be."""
+    if not name.isprintable() or name != name.strip():
+        raise CredentialError("a name that is not one line of text without white space around it")
+    parts = place.split("/") if place else []
+    sound = all(0 < len(part) <= 64 and part == part.strip() for part in parts)
+    if not sound or len(parts) > PLACE_PARTS_MAX or not place.isprintable():
+        raise CredentialError(
+            "a place that is not written as one",
+            hint=f"at most {PLACE_PARTS_MAX} names with / between them, like county/village",
+        )
 
 
 def issue_credential(credential: Credential, *, seed: bytes) -> bytes:
@@ -225,8 +238,7 @@ def _check_statement(credential: Credential) -> None:
     for roles in (credential.roles, credential.delegate):
         if list(roles) != sorted(set(roles)):
             raise CredentialError("roles that are not distinct and in the order of their names")
-    if not credential.name.isprintable() or not credential.place.isprintable():
-        raise CredentialError("a name or place that is not one line of text")
+    check_words(credential.name, credential.place)
     if credential.not_before >= credential.not_after:
         raise CredentialError("a credential that ends before it begins")
     if credential.subject == credential.issuer:

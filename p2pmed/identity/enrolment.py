@@ -37,6 +37,7 @@ from p2pmed.identity.credentials import (
     Role,
     Roles,
     check_chain,
+    check_words,
     sort_roles,
 )
 from p2pmed.identity.keys import DeviceKeys, check_box_key, check_signing_key
@@ -73,7 +74,6 @@ VOTE_KEYS_MAX: Final = 8
 assert MANIFEST_BYTES_MAX + CREDENTIAL_CHAIN_MAX * CREDENTIAL_BYTES_MAX < ANSWER_BYTES_MAX
 assert 2 * ANSWER_BYTES_MAX < TEXT_CHARS_MAX
 
-_MARK: Final = "P2PMED-"
 _END: Final = "."
 
 
@@ -237,10 +237,11 @@ def answer_from_text(text: str) -> Answer:
 
 
 def _check_request(request: Request) -> None:
-    if not request.roles or list(request.roles) != sorted(set(request.roles)):
-        raise CredentialError("roles that are none, or not in the order of their names")
-    if not request.name.isprintable() or not request.place.isprintable():
-        raise CredentialError("a name or place that is not one line of text")
+    if not request.roles:
+        raise CredentialError("a request without a role")
+    if list(request.roles) != sorted(set(request.roles)):
+        raise CredentialError("roles that are not distinct and in the order of their names")
+    check_words(request.name, request.place)
     epochs = [vote.epoch for vote in request.vote_keys]
     if epochs != sorted(set(epochs)):
         raise CredentialError("vote keys that are not in the order of their epochs")
@@ -263,16 +264,8 @@ def _from_text(label: Label, text: str) -> bytes:
     if len(text) > TEXT_CHARS_MAX:
         raise ConfigError(f"{len(text)} characters are too many for {called}")
     compact = "".join(text.removeprefix("\ufeff").split())
-    for other, name in _CALLED.items():
-        if other is not label and compact.startswith(f"{other}:"):
-            raise ConfigError(f"this is {name}, where {called} is needed")
     if not compact.startswith(f"{label}:"):
-        raise ConfigError(
-            f"this is not {called}, or one of an unknown version"
-            if compact.startswith(_MARK)
-            else f"this is not {called}",
-            hint=f"it begins with {label}:",
-        )
+        raise ConfigError(_not_this(label, compact), hint=f"it begins with {label}:")
     body = compact.removeprefix(f"{label}:")
     if not body.endswith(_END):
         raise ConfigError(
@@ -287,6 +280,16 @@ def _from_text(label: Label, text: str) -> bytes:
     if _to_text(label, raw) != compact:
         raise _changed(label, None)
     return raw
+
+
+def _not_this(label: Label, compact: str) -> str:
+    """What a text that does not begin as ``label`` is, as far as its beginning tells."""
+    for other, called in _CALLED.items():
+        if other is not label and compact.startswith(f"{other}:"):
+            return f"this is {called}, where {_CALLED[label]} is needed"
+        if compact.startswith(other.rpartition("-")[0] + "-"):
+            return f"this is {called} of a version that this program does not know"
+    return f"this is not {_CALLED[label]}"
 
 
 def _changed(label: Label, error: Exception | None) -> ConfigError:
