@@ -1,1 +1,137 @@
-"""What transactions mean: types, rules and rejections, one module per family."""
+"""What transactions mean: types, rules and rejections, one module per family.
+
+Rule: importing this package loads nothing but this file; a name loads its family when first
+asked for. ``kinds()`` is the set that every node registers, and what the entry point group
+``p2pmed.transactions`` names; an embedding application adds its own kinds beside it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from p2pmed.medical.adjudication import (
+        ClaimAdjudicate,
+        ClaimLine,
+        ClaimSubmit,
+        Condition,
+        LineResult,
+        PolicyIssue,
+        ProductApprove,
+        ProductPublish,
+    )
+    from p2pmed.medical.consent import AccessGrant, AccessRevoke
+    from p2pmed.medical.discrepancies import DiscrepancyReport, DiscrepancyResolve, Ruling
+    from p2pmed.medical.drug_rows import Pack
+    from p2pmed.medical.drugs import Commission, Dispense, Recall, Receive, Ship
+    from p2pmed.medical.machine import MedicalMachine
+    from p2pmed.medical.membership import CredentialOpener, LogOpen, Revocation
+    from p2pmed.medical.patients import PatientRegister
+    from p2pmed.medical.qualifications import (
+        QualificationIssue,
+        QualificationRevoke,
+        QualificationSuspend,
+    )
+    from p2pmed.medical.records import RecordAdd, RecordAmend, RecordRetract
+    from p2pmed.medical.registry import Act, Kind, Member, Refusal, Registry
+    from p2pmed.medical.rejections import Rejection
+
+__all__ = [
+    "AccessGrant",
+    "AccessRevoke",
+    "Act",
+    "ClaimAdjudicate",
+    "ClaimLine",
+    "ClaimSubmit",
+    "Commission",
+    "Condition",
+    "CredentialOpener",
+    "DiscrepancyReport",
+    "DiscrepancyResolve",
+    "Dispense",
+    "Kind",
+    "LineResult",
+    "LogOpen",
+    "MedicalMachine",
+    "Member",
+    "Pack",
+    "PatientRegister",
+    "PolicyIssue",
+    "ProductApprove",
+    "ProductPublish",
+    "QualificationIssue",
+    "QualificationRevoke",
+    "QualificationSuspend",
+    "Recall",
+    "Receive",
+    "RecordAdd",
+    "RecordAmend",
+    "RecordRetract",
+    "Refusal",
+    "Registry",
+    "Rejection",
+    "Revocation",
+    "Ruling",
+    "Ship",
+    "kinds",
+]
+
+_FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "adjudication": (
+        "ClaimAdjudicate",
+        "ClaimLine",
+        "ClaimSubmit",
+        "Condition",
+        "LineResult",
+        "PolicyIssue",
+        "ProductApprove",
+        "ProductPublish",
+    ),
+    "consent": ("AccessGrant", "AccessRevoke"),
+    "discrepancies": ("DiscrepancyReport", "DiscrepancyResolve", "Ruling"),
+    "drug_rows": ("Pack",),
+    "drugs": ("Commission", "Dispense", "Recall", "Receive", "Ship"),
+    "machine": ("MedicalMachine",),
+    "membership": ("CredentialOpener", "LogOpen", "Revocation"),
+    "patients": ("PatientRegister",),
+    "qualifications": ("QualificationIssue", "QualificationRevoke", "QualificationSuspend"),
+    "records": ("RecordAdd", "RecordAmend", "RecordRetract"),
+    "registry": ("Act", "Kind", "Member", "Refusal", "Registry"),
+    "rejections": ("Rejection",),
+}
+_HOME: Final = {name: family for family, names in _FAMILIES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    family = _HOME.get(name)
+    if family is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{family}"), name)
+    globals()[name] = value
+    return value
+
+
+def kinds() -> tuple[Kind[Any], ...]:
+    """Every medical kind, family by family."""
+    from p2pmed.medical import (
+        consent,
+        discrepancies,
+        drugs,
+        insurance,
+        membership,
+        qualifications,
+        records,
+    )
+
+    return (
+        *membership.KINDS,
+        *records.KINDS,
+        *consent.KINDS,
+        *qualifications.KINDS,
+        *drugs.KINDS,
+        *insurance.KINDS,
+        *discrepancies.KINDS,
+    )

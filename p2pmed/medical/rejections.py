@@ -7,9 +7,11 @@ The names are part of the protocol: one is added, never changed or reused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Rejection"]
+__all__ = ["MEANINGS", "Rejection"]
 
 
 class Rejection(StrEnum):
@@ -22,10 +24,15 @@ class Rejection(StrEnum):
     """Not a refusal of the fact: it was written for another ledger, which executes it."""
     AUTHOR_UNKNOWN = "author_unknown"
     AUTHOR_REVOKED = "author_revoked"
+    AUTHOR_EXPIRED = "author_expired"
     ROLE_MISSING = "role_missing"
+    NOT_THE_PARTY = "not_the_party"
     QUALIFICATION_MISSING = "qualification_missing"
     QUALIFICATION_SUSPENDED = "qualification_suspended"
     QUALIFICATION_EXPIRED = "qualification_expired"
+    QUALIFICATION_UNKNOWN = "qualification_unknown"
+    QUALIFICATION_REVOKED = "qualification_revoked"
+    QUALIFICATION_FULL = "qualification_full"
     # what the words refer to
     REFERENCE_MISSING = "reference_missing"
     REFERENCE_MISMATCH = "reference_mismatch"
@@ -40,12 +47,12 @@ class Rejection(StrEnum):
     # drugs
     UNIT_UNKNOWN = "unit_unknown"
     UNIT_EXISTS = "unit_exists"
+    UNIT_DISPENSED = "unit_dispensed"
     UNIT_NOT_HELD = "unit_not_held"
     UNIT_IN_TRANSIT = "unit_in_transit"
     SHIPMENT_UNKNOWN = "shipment_unknown"
-    SHIPMENT_RECEIVED = "shipment_received"
     SHIPMENT_NOT_FOR_US = "shipment_not_for_us"
-    UNIT_DISPENSED = "unit_dispensed"
+    SHIPMENT_RECEIVED = "shipment_received"
     LOT_UNKNOWN = "lot_unknown"
     LOT_EXPIRED = "lot_expired"
     LOT_RECALLED = "lot_recalled"
@@ -53,6 +60,7 @@ class Rejection(StrEnum):
     # insurance
     PRODUCT_UNKNOWN = "product_unknown"
     PRODUCT_EXISTS = "product_exists"
+    PRODUCT_APPROVED = "product_approved"
     PRODUCT_NOT_COSIGNED = "product_not_cosigned"
     RULE_INVALID = "rule_invalid"
     POLICY_UNKNOWN = "policy_unknown"
@@ -69,3 +77,63 @@ class Rejection(StrEnum):
     # ledgers
     ANCHOR_STALE = "anchor_stale"
     ANCHOR_MISMATCH = "anchor_mismatch"
+
+
+R = Rejection
+
+MEANINGS: Final[Mapping[Rejection, str]] = {
+    R.UNKNOWN_TYPE: "This ledger does not know this type of transaction, or its version.",
+    R.MALFORMED: "The fields do not fit their type.",
+    R.CARRIED: "It was written for another ledger, which executes it; here it is only carried.",
+    R.AUTHOR_UNKNOWN: "The author has shown no valid credential.",
+    R.AUTHOR_REVOKED: "The author's key was revoked before this was ordered.",
+    R.AUTHOR_EXPIRED: "The author's credential had expired when this was ordered.",
+    R.ROLE_MISSING: "The author's credential gives none of the roles this type asks for.",
+    R.NOT_THE_PARTY: "The author is not the party whose word this is.",
+    R.QUALIFICATION_MISSING: "The acting person holds no qualification for this act.",
+    R.QUALIFICATION_SUSPENDED: "The acting person's qualification is suspended.",
+    R.QUALIFICATION_EXPIRED: "The acting person's qualification is not valid at this time.",
+    R.QUALIFICATION_UNKNOWN: "The named qualification is not in this ledger.",
+    R.QUALIFICATION_REVOKED: "The qualification was revoked, and a revocation is for good.",
+    R.QUALIFICATION_FULL: "This person already holds as many live qualifications as are kept.",
+    R.REFERENCE_MISSING: "Something that this refers to is not in this ledger.",
+    R.REFERENCE_MISMATCH: "What this refers to does not fit it.",
+    R.PATIENT_UNKNOWN: "The patient is not named, or not registered.",
+    R.PATIENT_EXISTS: "This patient is registered already.",
+    R.RECORD_UNKNOWN: "The record is not in this ledger.",
+    R.RECORD_RETRACTED: "The record was retracted.",
+    R.NOT_THE_AUTHOR: "Only the author of the record may do this.",
+    R.GRANT_UNKNOWN: "The grant is not in this ledger.",
+    R.MEMBER_UNKNOWN: "The member is not known to this ledger.",
+    R.ISSUER_NOT_ABOVE: "The author neither issued this nor stands above who did.",
+    R.UNIT_UNKNOWN: "No such pack was ever taken into this ledger.",
+    R.UNIT_EXISTS: "A pack with this number is in the ledger already.",
+    R.UNIT_DISPENSED: "This pack was handed out before.",
+    R.UNIT_NOT_HELD: "The ledger says somebody else has this pack.",
+    R.UNIT_IN_TRANSIT: "The pack is on its way and not yet received.",
+    R.SHIPMENT_UNKNOWN: "The shipment is not in this ledger.",
+    R.SHIPMENT_NOT_FOR_US: "The shipment is addressed to somebody else.",
+    R.SHIPMENT_RECEIVED: "The shipment was received before.",
+    R.LOT_UNKNOWN: "The lot is not in this ledger.",
+    R.LOT_EXPIRED: "The pack's expiry date has passed.",
+    R.LOT_RECALLED: "The lot was recalled.",
+    R.LOT_ALREADY_RECALLED: "The lot was recalled before.",
+    R.PRODUCT_UNKNOWN: "The insurance product is not in this ledger.",
+    R.PRODUCT_EXISTS: "This version of the product was published before.",
+    R.PRODUCT_APPROVED: "The hospital approved this product before.",
+    R.PRODUCT_NOT_COSIGNED: "The hospital has not approved the product.",
+    R.RULE_INVALID: "The product's rule is not an expression of the rule language.",
+    R.POLICY_UNKNOWN: "The policy is not in this ledger.",
+    R.POLICY_EXISTS: "A policy of this product covers one of these people at that time already.",
+    R.POLICY_NOT_IN_FORCE: "The policy is not in force at this time.",
+    R.NOT_INSURED: "The policy does not cover this patient.",
+    R.CLAIM_UNKNOWN: "The claim is not in this ledger.",
+    R.CLAIM_EXISTS: "The encounter was claimed before.",
+    R.CLAIM_ADJUDICATED: "The claim was adjudicated before.",
+    R.ADJUDICATION_WRONG: "The published rule gives another result.",
+    R.DISCREPANCY_UNKNOWN: "The discrepancy is not in this ledger.",
+    R.DISCREPANCY_RESOLVED: "The discrepancy was resolved before.",
+    R.ANCHOR_STALE: "A later anchor of that ledger is known.",
+    R.ANCHOR_MISMATCH: "The anchor does not fit what is known of that ledger.",
+}
+"""One sentence each, for screens and the reference."""

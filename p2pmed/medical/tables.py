@@ -1,0 +1,93 @@
+"""The tables of the medical state: which prefix belongs to whom, and how a row is spelled.
+
+Rule: every key of the state begins with one two-byte ASCII prefix from ``PREFIXES``; a prefix
+is never reused for another meaning. Keys beginning with a zero byte are the ledger's own.
+A value is the deterministic CBOR of a Wire struct, so equal states have equal bytes.
+
+A row is read back strictly: a row that does not decode was not written by us, and the node
+stops (``StorageError``) rather than judge by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Generic, TypeVar
+
+from p2pmed.errors import DecodeError, StorageError
+from p2pmed.ledger.state import Readable, View
+from p2pmed.wire import codec
+from p2pmed.wire.codec import Wire
+
+__all__ = ["PREFIXES", "RESERVED", "Table"]
+
+RowT = TypeVar("RowT", bound=Wire)
+
+RESERVED: Final = b"\x00"
+"""First byte of the ledger's own keys; no table begins with it."""
+
+PREFIXES: Final[Mapping[str, bytes]] = {
+    "member": b"mb",  # device key (32)
+    "revocation": b"cr",  # device key (32) + revoking device (32) + serial (16)
+    "incarnation": b"in",  # device key (32) + incarnation (16)
+    "patient": b"pt",  # pseudonym (16)
+    "record": b"rc",  # id of the add or amend transaction (32)
+    "amendment": b"rv",  # record (32) + amendment (32)
+    "grant": b"gr",  # pseudonym (16) + grant (32)
+    "epoch": b"ep",  # pseudonym (16)
+    "unit": b"un",  # GTIN (14) + serial
+    "pedigree": b"pd",  # GTIN (14) + serial + 00 + number (4)
+    "lot": b"lt",  # GTIN (14) + lot
+    "lot_unit": b"lu",  # GTIN (14) + lot + 00 + serial
+    "shipment": b"sh",  # id of the ship transaction (32)
+    "stock": b"st",  # holder (32) + GTIN (14) + serial
+    "qualification": b"ql",  # holder (32): all that this person holds
+    "qualification_holder": b"qh",  # id of the issue transaction (32)
+    "product": b"pr",  # id of the publish transaction (32)
+    "product_name": b"pn",  # insurer (32) + version (4) + code
+    "policy": b"po",  # id of the issue transaction (32)
+    "cover": b"cv",  # product (32) + pseudonym (16)
+    "claim": b"cl",  # id of the submit transaction (32)
+    "claimed": b"ce",  # encounter (32) + policy (32)
+    "discrepancy": b"dc",  # discrepancy id (32)
+    "anchor": b"an",  # ledger (32)
+}
+
+
+class Table(Generic[RowT]):
+    """Rows of one type under one prefix."""
+
+    __slots__ = ("prefix", "row")
+
+    def __init__(self, name: str, row: type[RowT]) -> None:
+        self.prefix = PREFIXES[name]
+        self.row = row
+
+    def key(self, *parts: bytes) -> bytes:
+        """The state key of a row."""
+        return b"".join((self.prefix, *parts))
+
+    def get(self, view: Readable, *parts: bytes) -> RowT | None:
+        """The row, or ``None``. Raises ``StorageError`` if it is rotten."""
+        raw = view.get(self.key(*parts))
+        return None if raw is None else self.read(raw)
+
+    def put(self, view: View, row: RowT, *parts: bytes) -> None:
+        """Write the row."""
+        view.put(self.key(*parts), codec.encode(row))
+
+    def delete(self, view: View, *parts: bytes) -> None:
+        """Remove the row."""
+        view.delete(self.key(*parts))
+
+    def scan(self, view: Readable, *parts: bytes) -> Iterator[tuple[bytes, RowT]]:
+        """What follows ``parts`` in the key, and the row, in key order."""
+        prefix = self.key(*parts)
+        for key, raw in view.scan(prefix):
+            yield key[len(prefix) :], self.read(raw)
+
+    def read(self, raw: bytes) -> RowT:
+        """A row from its bytes. Raises ``StorageError`` if it is rotten."""
+        try:
+            return codec.decode(raw, self.row)
+        except DecodeError as error:
+            raise StorageError(f"a rotten {self.row.__name__} in the state: {error}") from None
