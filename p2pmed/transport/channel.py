@@ -333,8 +333,7 @@ class Channel:
 
     def _on_message_2(self, frame: bytes, effects: list[ChannelEffect]) -> None:
         self._read_empty(frame)
-        if self._noise.reflected() or self._noise.remote_static == self._keys.static.public:
-            raise Refused("self")
+        self._refuse_self()
         keys = self._noise.write_keys()
         proof = self._prove(self._noise.hash)
         effects.append(FrameOut(keys + self._noise.write_payload(proof)))
@@ -343,12 +342,17 @@ class Channel:
 
     def _on_message_3(self, frame: bytes, now: Instant, effects: list[ChannelEffect]) -> None:
         payload, before = self._noise.read(frame)
-        if self._noise.remote_static == self._keys.static.public:
-            raise Refused("self")
+        self._refuse_self()
         hello = self._check_proof(payload, before)
         self._split()
         self._seal(self._prove(self._binding), now, effects)
         self._establish(hello, now, effects)
+
+    def _refuse_self(self) -> None:
+        """The Noise key of this boot is in this process alone, and its use was just proved."""
+        if self._noise.remote_static == self._keys.static.public:
+            self._peer = self._keys.device
+            raise Refused("self")
 
     def _split(self) -> None:
         self._send, self._receive = self._noise.split()

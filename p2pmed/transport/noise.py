@@ -292,11 +292,6 @@ class HandshakeState:
         first, second = self._symmetric.split()
         return (first, second) if self._initiator else (second, first)
 
-    def reflected(self) -> bool:
-        """Whether the peer sent our own ephemeral key back: a mirror, never a peer."""
-        own = self._ephemeral
-        return own is not None and own.public == self._remote_ephemeral
-
     def _require_turn(self, *, ours: bool) -> None:
         if not 0 <= self._step < len(_PATTERN):
             raise LocalProtocolError("the handshake is over")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from p2pmed.errors import LocalProtocolError, RemoteProtocolError
 from p2pmed.limits import NOISE_FRAME_BYTES_MAX
 from p2pmed.transport.noise import (
@@ -63,16 +62,15 @@ def pair(prologue: bytes = b"net", start: int = 1) -> tuple[HandshakeState, Hand
 def test_vectors_hold_byte_for_byte(vector: dict[str, Any]) -> None:
     """Every message of the frozen transcripts is reproduced and read back."""
     assert vector["protocol_name"].encode() == PROTOCOL_NAME
-    sides = []
-    for who in ("init", "resp"):
-        sides.append(
-            HandshakeState(
-                initiator=who == "init",
-                prologue=bytes.fromhex(vector[f"{who}_prologue"]),
-                static=KeyPair(bytes.fromhex(vector[f"{who}_static"])),
-                entropy=Fixed(bytes.fromhex(vector[f"{who}_ephemeral"])),
-            )
+    sides = [
+        HandshakeState(
+            initiator=who == "init",
+            prologue=bytes.fromhex(vector[f"{who}_prologue"]),
+            static=KeyPair(bytes.fromhex(vector[f"{who}_static"])),
+            entropy=Fixed(bytes.fromhex(vector[f"{who}_ephemeral"])),
         )
+        for who in ("init", "resp")
+    ]
     messages = [(bytes.fromhex(m["payload"]), m["ciphertext"]) for m in vector["messages"]]
     for index, (payload, expected) in enumerate(messages[:3]):
         message = sides[index % 2].write(payload)
