@@ -279,8 +279,16 @@ class SqliteDisk:
             task.exception()  # its caller may have been cancelled; the disk remembers it
 
     async def _open(self, *, keep_ballast: bool) -> None:
-        """Move what the last run left in the WAL into the file, and take the ballast."""
-        await _checkpoint(self._writer)
+        """Move what the last run left in the WAL into the file, and take the ballast.
+
+        The second try of a full disk leaves in the (flushed) WAL what finds no room, so
+        that what was committed can be read.
+        """
+        try:
+            await _checkpoint(self._writer)
+        except sqlite3.OperationalError as error:
+            if keep_ballast or error.sqlite_errorname not in NO_ROOM:
+                raise
         self.low = not (keep_ballast and self._ballast.hold())
 
     async def _close(self) -> None:
@@ -372,8 +380,9 @@ async def _connect(path: Path, checkpoint_pages: int, opened: list[SqliteDisk]) 
         try:
             await attempt(keep_ballast=True)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorname not in NO_ROOM or not _ballast(path).release():
+            if error.sqlite_errorname not in NO_ROOM:
                 raise
+            _ballast(path).release()
             await attempt(keep_ballast=False)
     except sqlite3.Error as error:
         raise storage_error(error, "opening the database") from error
