@@ -118,6 +118,7 @@ def kinds() -> tuple[Kind[Any], ...]:
     """Every medical kind, family by family."""
     from p2pmed.medical import (
         consent,
+        county,
         discrepancies,
         drugs,
         insurance,
@@ -134,4 +135,5 @@ def kinds() -> tuple[Kind[Any], ...]:
         *drugs.KINDS,
         *insurance.KINDS,
         *discrepancies.KINDS,
+        *county.KINDS,
     )

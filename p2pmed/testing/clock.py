@@ -1,0 +1,62 @@
+"""Virtual time, seeded dice and seeded secrets: a world without the world.
+
+Rule: everything derives from the seed and the order of events; nothing reads the machine.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from random import Random
+
+from p2pmed.engine import Instant
+
+__all__ = ["SimClock", "SimEntropy", "SimTime", "seeded"]
+
+EPOCH_MS = 1_800_000_000_000
+"""Where virtual wall clocks begin: some morning in 2027."""
+
+
+class SimTime:
+    """The one virtual instant that all nodes of a simulation share."""
+
+    def __init__(self) -> None:
+        self.now = Instant(0)
+
+
+class SimClock:
+    """One node's clocks: monotonic as the simulation runs, wall with an error of its own."""
+
+    def __init__(self, time: SimTime, offset_ms: int = 0) -> None:
+        self._time = time
+        self.offset_ms = offset_ms
+        """How wrong the wall clock is; a clock jump changes it."""
+
+    def now(self) -> Instant:
+        """Virtual milliseconds since the simulation began."""
+        return self._time.now
+
+    def wall_ms(self) -> int:
+        """What the node believes the time to be."""
+        return EPOCH_MS + self._time.now + self.offset_ms
+
+
+class SimEntropy:
+    """Secrets that repeat with the seed: for simulations and nothing else."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._seed = seed
+        self._count = 0
+
+    def token(self, size: int) -> bytes:
+        """``size`` bytes that nobody outside the simulation should trust."""
+        found = b""
+        while len(found) < size:
+            self._count += 1
+            found += blake2b(self._seed + self._count.to_bytes(8, "big")).digest()
+        return found[:size]
+
+
+def seeded(seed: int, purpose: str) -> Random:
+    """Dice for one purpose, so that one part's rolls do not shift another's."""
+    material = blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    return Random(int.from_bytes(material, "big"))
