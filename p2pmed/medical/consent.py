@@ -25,20 +25,19 @@ from p2pmed.identity.sealing import WRAP_BYTES, box_id
 from p2pmed.ledger.state import Readable, View
 from p2pmed.medical.keyring import WRAPPED_BYTES_MAX, Wrapped
 from p2pmed.medical.patients import (
-    GRANT_PREFIX,
+    GRANTS,
     WRAPS_MAX,
     GrantRow,
     about_patient,
-    grant_key,
     wraps_fault,
 )
 from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
-from p2pmed.wire import codec
+from p2pmed.medical.tables import Table
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
 
 __all__ = [
-    "EPOCH_PREFIX",
+    "EPOCHS",
     "EPOCH_PURPOSE",
     "KINDS",
     "AccessGrant",
@@ -48,11 +47,11 @@ __all__ = [
     "current_epoch",
     "grant_in_force",
     "grant_row",
+    "grants",
     "readers",
     "rotation_due",
 ]
 
-EPOCH_PREFIX: Final = b"ep"
 EPOCH_PURPOSE: Final = "epoch"
 """What a revocation's wraps to the survivors are bound to."""
 
@@ -96,11 +95,14 @@ class AccessRevoke(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
 
 class EpochRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """State of a patient's newest epoch, under ``EPOCH_PREFIX`` and the pseudonym."""
+    """State of a patient's newest epoch: the pseudonym's row."""
 
     epoch: Count
     recipients: tuple[Bytes16, ...]
     """All who were given keys of it by a revocation, in ascending order."""
+
+
+EPOCHS: Final = Table("epoch", EpochRow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -113,17 +115,12 @@ class Grant:
 
 def grant_row(view: Readable, patient: bytes, grant: bytes) -> GrantRow | None:
     """The grant of ``patient`` with this id, revoked or not, or ``None``."""
-    raw = view.get(grant_key(patient, grant))
-    return None if raw is None else codec.decode(raw, GrantRow)
+    return GRANTS.get(view, patient, grant)
 
 
 def grants(view: Readable, patient: bytes) -> list[Grant]:
     """All grants of ``patient`` by id, revoked ones too."""
-    prefix = GRANT_PREFIX + patient
-    return [
-        Grant(id=key[len(prefix) :], row=codec.decode(raw, GrantRow))
-        for key, raw in view.scan(prefix)
-    ]
+    return [Grant(id=grant, row=row) for grant, row in GRANTS.scan(view, patient)]
 
 
 def grant_in_force(row: GrantRow, at_ms: int) -> bool:
@@ -163,8 +160,7 @@ def rotation_due(view: Readable, patient: bytes) -> bool:
 
 
 def _epoch_row(view: Readable, patient: bytes) -> EpochRow | None:
-    raw = view.get(EPOCH_PREFIX + patient)
-    return None if raw is None else codec.decode(raw, EpochRow)
+    return EPOCHS.get(view, patient)
 
 
 def _check_grant(act: Act[AccessGrant], view: View) -> Rejection | None:
@@ -187,7 +183,7 @@ def _apply_grant(act: Act[AccessGrant], view: View) -> None:
         author=entry.author,
         entry=entry.id,
     )
-    view.put(grant_key(entry.envelope.subject, entry.id), codec.encode(row))
+    GRANTS.put(view, row, entry.envelope.subject, entry.id)
 
 
 def _check_revoke(act: Act[AccessRevoke], view: View) -> Rejection | None:
@@ -207,10 +203,7 @@ def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
     patient, body = act.entry.envelope.subject, act.body
     row = grant_row(view, patient, body.grant)
     assert row is not None  # checked
-    view.put(
-        grant_key(patient, body.grant),
-        codec.encode(msgspec.structs.replace(row, revoked=True)),
-    )
+    GRANTS.put(view, msgspec.structs.replace(row, revoked=True), patient, body.grant)
     recipients = {wrapped.grantee for wrapped in body.wraps}
     newest = _epoch_row(view, patient)
     if newest is not None and newest.epoch > body.epoch:
@@ -218,7 +211,7 @@ def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
     if newest is not None and newest.epoch == body.epoch:
         recipients.update(newest.recipients)
     settled = EpochRow(epoch=body.epoch, recipients=tuple(sorted(recipients)))
-    view.put(EPOCH_PREFIX + patient, codec.encode(settled))
+    EPOCHS.put(view, settled, patient)
 
 
 KINDS: Final[tuple[Kind[Any], ...]] = (

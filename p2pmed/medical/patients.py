@@ -21,28 +21,24 @@ from p2pmed.medical.keyring import Wrapped
 from p2pmed.medical.registry import Act, Kind, Refusal
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.sealed import Sealed
-from p2pmed.wire import codec
+from p2pmed.medical.tables import Table
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, OptionalId, Text, TimeMs, Wire
 from p2pmed.wire.hashing import digest
 
 __all__ = [
-    "GRANT_PREFIX",
+    "GRANTS",
     "KINDS",
-    "PATIENT_PREFIX",
+    "PATIENTS",
     "REGISTRATION_PURPOSE",
     "WRAPS_MAX",
     "GrantRow",
     "PatientRegister",
     "PatientRow",
     "about_patient",
-    "grant_key",
     "patient_row",
     "registration_grant",
     "wraps_fault",
 ]
-
-PATIENT_PREFIX: Final = b"pt"
-GRANT_PREFIX: Final = b"gr"
 
 WRAPS_MAX: Final = 32
 """Readers named by one transaction; a village clinic has fewer staff."""
@@ -64,7 +60,7 @@ class PatientRegister(Wire, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class PatientRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """State of a patient, under ``PATIENT_PREFIX`` and the pseudonym."""
+    """State of a patient: the pseudonym's row."""
 
     author: Bytes32
     entry: Bytes32
@@ -74,7 +70,7 @@ class PatientRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True)
 
 
 class GrantRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """State of one grant, under ``GRANT_PREFIX``, the pseudonym and the grant's id."""
+    """State of one grant: the row of the pseudonym and the grant's id."""
 
     grantee: Bytes16
     grantee_key: OptionalId
@@ -91,15 +87,13 @@ class GrantRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     revoked: bool = False
 
 
+PATIENTS: Final = Table("patient", PatientRow)
+GRANTS: Final = Table("grant", GrantRow)
+
+
 def patient_row(view: Readable, patient: bytes) -> PatientRow | None:
     """The registered patient, or ``None``."""
-    raw = view.get(PATIENT_PREFIX + patient)
-    return None if raw is None else codec.decode(raw, PatientRow)
-
-
-def grant_key(patient: bytes, grant: bytes) -> bytes:
-    """Where a grant's row is."""
-    return GRANT_PREFIX + patient + grant
+    return PATIENTS.get(view, patient)
 
 
 def registration_grant(registration: bytes, grantee: bytes) -> bytes:
@@ -148,7 +142,7 @@ def _apply_register(act: Act[PatientRegister], view: View) -> None:
         patient_key=body.patient_key,
         catchment=body.catchment,
     )
-    view.put(PATIENT_PREFIX + patient, codec.encode(row))
+    PATIENTS.put(view, row, patient)
     own = box_id(body.patient_key)
     for wrapped in body.wraps:
         if wrapped.grantee == own:
@@ -163,8 +157,7 @@ def _apply_register(act: Act[PatientRegister], view: View) -> None:
             author=entry.author,
             entry=entry.id,
         )
-        key = grant_key(patient, registration_grant(entry.id, wrapped.grantee))
-        view.put(key, codec.encode(grant))
+        GRANTS.put(view, grant, patient, registration_grant(entry.id, wrapped.grantee))
 
 
 KINDS: Final[tuple[Kind[Any], ...]] = (

@@ -35,13 +35,12 @@ from p2pmed.medical.sealed import (
     open_body,
     seal_body,
 )
-from p2pmed.wire import codec
+from p2pmed.medical.tables import Table
 from p2pmed.wire.codec import Bytes32, OptionalId, Text, Wire
 
 __all__ = [
-    "AMENDMENT_PREFIX",
     "KINDS",
-    "RECORD_PREFIX",
+    "RECORDS",
     "OpenedBody",
     "Part",
     "Place",
@@ -56,9 +55,6 @@ __all__ = [
     "record_row",
     "seal_record",
 ]
-
-RECORD_PREFIX: Final = b"rc"
-AMENDMENT_PREFIX: Final = b"rv"
 
 ReasonCode = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{1,31}\Z")]
 """Why, as a code: words about a patient belong in the sealed body."""
@@ -86,7 +82,7 @@ class RecordRetract(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tr
 
 
 class RecordRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """State of a record, under ``RECORD_PREFIX`` and its transaction id."""
+    """State of a record: its transaction id's row."""
 
     subject: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     author: Bytes32
@@ -95,6 +91,14 @@ class RecordRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The amendment with the smallest id, or empty; ``amendments`` gives all."""
     place: Text
     """Facility of the author when it was written."""
+
+
+class AmendmentRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """That one record amends another: the key says it all."""
+
+
+RECORDS: Final = Table("record", RecordRow)
+AMENDMENTS: Final = Table("amendment", AmendmentRow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -154,14 +158,12 @@ def open_record(
 
 def record_row(view: Readable, record_id: bytes) -> RecordRow | None:
     """The record whose transaction is ``record_id``, or ``None``."""
-    raw = view.get(RECORD_PREFIX + record_id)
-    return None if raw is None else codec.decode(raw, RecordRow)
+    return RECORDS.get(view, record_id)
 
 
 def amendments(view: Readable, record_id: bytes) -> list[bytes]:
     """Transaction ids of all amendments of a record, smallest first; two are a conflict."""
-    prefix = AMENDMENT_PREFIX + record_id
-    return [key[len(prefix) :] for key, _ in view.scan(prefix)]
+    return [amendment for amendment, _ in AMENDMENTS.scan(view, record_id)]
 
 
 def _check_add(act: Act[RecordAdd], view: View) -> Rejection | None:
@@ -212,27 +214,23 @@ def _apply_add(act: Act[Any], view: View) -> None:
         superseded_by=b"",
         place=act.member.place,
     )
-    view.put(RECORD_PREFIX + act.entry.id, codec.encode(row))
+    RECORDS.put(view, row, act.entry.id)
 
 
 def _apply_amend(act: Act[RecordAmend], view: View) -> None:
     _apply_add(act, view)
     target = act.body.supersedes
-    view.put(AMENDMENT_PREFIX + target + act.entry.id, b"")
+    AMENDMENTS.put(view, AmendmentRow(), target, act.entry.id)
     row = record_row(view, target)
     assert row is not None  # checked
     first = min(row.superseded_by or act.entry.id, act.entry.id)
-    _change(view, target, msgspec.structs.replace(row, superseded_by=first))
+    RECORDS.put(view, msgspec.structs.replace(row, superseded_by=first), target)
 
 
 def _apply_retract(act: Act[RecordRetract], view: View) -> None:
     row = record_row(view, act.body.record)
     assert row is not None  # checked
-    _change(view, act.body.record, msgspec.structs.replace(row, retracted=True))
-
-
-def _change(view: View, record_id: bytes, row: RecordRow) -> None:
-    view.put(RECORD_PREFIX + record_id, codec.encode(row))
+    RECORDS.put(view, msgspec.structs.replace(row, retracted=True), act.body.record)
 
 
 def _apply_part(act: Act[Part], view: View) -> None:
