@@ -1,1 +1,5 @@
-"""."""
+"""Raft: crash-only order for a mesh with one administrative owner (``engine.py`` first)."""
+
+from p2pmed.consensus.raft.engine import RaftEngine
+
+__all__ = ["RaftEngine"]

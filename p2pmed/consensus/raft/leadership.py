@@ -1,0 +1,261 @@
+"""What a leader does: begin with an empty entry, replicate, count, propose, step down.
+
+Rules:
+
+* the first entry of a leader carries no block; entries are committed by counting only if
+  they are of the leader's own term (Raft, 5.4.2 and 8);
+* the leader's own copy counts from its own flush, while followers write in parallel;
+* a block is built upon the last block of the log once the application called that one
+  ``VALID``, at most ``BLOCKS_IN_FLIGHT_MAX`` ahead of the last decided: at once when idle,
+  and by itself in larger batches the longer deciding takes;
+* a leader that did not hear a quorum for an election timeout is no leader (CheckQuorum).
+"""
+
+from __future__ import annotations
+
+from p2pmed.consensus.interface import Block, Check, Header
+from p2pmed.consensus.raft.bounds import (
+    BLOCKS_IN_FLIGHT_MAX,
+    ELECTION_BEATS_MIN,
+    ENTRY_RAW_BYTES_MAX,
+    HEARTBEAT_MS,
+    IDLE_AFTER_MS,
+    IDLE_HEARTBEAT_MS,
+)
+from p2pmed.consensus.raft.log import make_slot
+from p2pmed.consensus.raft.messages import (
+    Appended,
+    CertificateKnown,
+    Mismatch,
+    TimeoutNow,
+)
+from p2pmed.consensus.raft.progress import Progress
+from p2pmed.consensus.raft.replica import Replica, Role
+from p2pmed.consensus.raft.sending import Sending
+from p2pmed.engine import Instant, earliest
+
+__all__ = ["Leadership", "certificate_message"]
+
+
+class Leadership:
+    """One term of one leader."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        r = replica
+        r.role = Role.LEADER
+        r.leader = r.seat
+        r.beat_ms = HEARTBEAT_MS
+        r.election_at = None
+        self.progress = {seat: Progress(next=r.log.last_index + 1) for seat in r.peers}
+        self._sending = Sending(replica)
+        self.eager = True
+        """Whether asking the application for a block may be worth it."""
+        self.transfer: int | None = None
+        """Seat that shall lead next."""
+        self._transfer_until: Instant | None = None
+        self._told: bool = False
+        self._busy_at = r.now
+        self.beat_at: Instant | None = Instant(r.now + HEARTBEAT_MS) if r.peers else None
+        self.quorum_at: Instant | None = None
+        self._arm_quorum()
+        r.append(make_slot(r.log.last_index + 1, r.term, None))
+
+    @property
+    def deadline(self) -> Instant | None:
+        """When a leader has something to do by itself."""
+        return earliest(self.beat_at, self.quorum_at, self._transfer_until)
+
+    # --- time -----------------------------------------------------------------------------
+
+    def heard(self, seat: int) -> None:
+        """The member in ``seat`` is there."""
+        self.progress[seat].active = True
+
+    def beat(self) -> None:
+        """Send heartbeats; go to the slow beat when nothing happens."""
+        r = self._replica
+        if self._is_busy():
+            self._busy_at = r.now
+        idle = r.now >= self._busy_at + IDLE_AFTER_MS
+        if idle and r.beat_ms != IDLE_HEARTBEAT_MS:
+            r.beat_ms = IDLE_HEARTBEAT_MS
+            self._arm_quorum()  # counted in beats, which are longer from now on
+        elif not idle:
+            r.beat_ms = HEARTBEAT_MS
+        self.beat_at = Instant(r.now + r.beat_ms)
+        self.eager = True
+        for seat, progress in self.progress.items():
+            self._sending.heartbeat(seat, progress, idle=idle)
+
+    def wake(self) -> None:
+        """There is work: beat fast again."""
+        r = self._replica
+        self.eager = True
+        self._busy_at = r.now
+        if r.beat_ms != HEARTBEAT_MS and self.beat_at is not None:
+            r.beat_ms = HEARTBEAT_MS
+            self.beat_at = r.now
+            self._arm_quorum()
+
+    def _is_busy(self) -> bool:
+        r = self._replica
+        last = r.log.last_block
+        if last is not None and last.block and last.block.header.height > r.finality.height:
+            return True
+        return any(
+            p.active and (p.match < r.log.last_index or p.decided < r.finality.height)
+            for p in self.progress.values()
+        )
+
+    def _arm_quorum(self) -> None:
+        r = self._replica
+        if r.peers:
+            self.quorum_at = Instant(r.now + ELECTION_BEATS_MIN * r.beat_ms)
+
+    def check_quorum(self) -> bool:
+        """Whether a quorum was heard since the last check; else this is no leader."""
+        r = self._replica
+        heard = 1 + sum(p.active for p in self.progress.values())
+        for progress in self.progress.values():
+            progress.active = False
+        self._arm_quorum()
+        return heard >= r.epoch.quorum
+
+    # --- answers --------------------------------------------------------------------------
+
+    def on_appended(self, message: Appended, seat: int) -> None:
+        """A follower has entries on its disk."""
+        r = self._replica
+        if message.match > r.log.last_index:
+            r.refused += 1
+            return
+        progress = self.progress[seat]
+        progress.confirmed(message.match)
+        progress.decided = max(progress.decided, message.decided)
+        r.finality.count(r.log, seat, message.attests)
+
+    def tell_certificate(self, seat: int) -> None:
+        """Say the tip's certificate again to a follower that has the block and not it."""
+        r = self._replica
+        slot = r.log.at_height(r.finality.height)
+        if slot is not None and self.progress[seat].match >= slot.index:
+            known = certificate_message(r)
+            if known is not None:
+                r.send(seat, known)
+
+    def on_mismatch(self, message: Mismatch, seat: int) -> None:
+        """A follower's log differs: go back to where both may agree (Raft, 5.3)."""
+        r = self._replica
+        index, _ = r.log.at_or_below(message.hint_index, message.hint_term)
+        if message.hint_index < r.log.floor.index:
+            index = message.hint_index
+        self.progress[seat].mismatched(message.prev_index, index + 1)
+
+    # --- every step -----------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Propose, send, hand over."""
+        self.propose()
+        self._hand_over()
+        for seat, progress in self.progress.items():
+            self._sending.appends(seat, progress)
+        self._sending.clear()
+
+    def count(self) -> None:
+        """Commit what a quorum has on disk, if it is of this term (Raft, 5.4.2)."""
+        r = self._replica
+        matches = sorted([r.durable, *(p.match for p in self.progress.values())], reverse=True)
+        index = matches[r.epoch.quorum - 1]
+        if index <= r.commit or r.log.term_at(index) != r.term:
+            return
+        before = r.commit
+        r.commit_to(index)
+        inherited = r.log.slot(before + 1)
+        if inherited is not None and inherited.term != r.term:
+            # Members attest blocks of older terms only when they know them committed.
+            self.beat_at = r.now if r.peers else None
+
+    def propose(self) -> None:
+        """Build the next block, if there is anything to order and room for it."""
+        r = self._replica
+        while self.eager and self.transfer is None and r.role is Role.LEADER:
+            last = r.log.last_block
+            height = last.block.header.height if last and last.block else r.finality.height
+            if (
+                height < r.finality.height  # our log is behind what is decided
+                or r.finality.checked < height
+                or height - r.finality.height >= BLOCKS_IN_FLIGHT_MAX
+                or (last is None and r.log.floor.height != r.finality.height)
+                or not r.application.pending()
+            ):
+                return
+            block = self._build(r.finality.tip_digest if last is None else last.digest)
+            if block is None:
+                self.eager = False
+                return
+            slot = make_slot(r.log.last_index + 1, r.term, block)
+            if len(slot.raw) > ENTRY_RAW_BYTES_MAX:
+                self.eager = False
+                return
+            # An own block that fails its own check must not reach a log at all.
+            if r.application.check(block) is not Check.VALID:
+                self.eager = False
+                return
+            r.append(slot)
+            r.finality.note(block, slot.digest, Check.VALID)
+            self.wake()
+
+    def _build(self, parent: bytes) -> Block | None:
+        r = self._replica
+        content = r.application.build(parent, r.term)
+        if content is None:
+            return None
+        last = r.log.last_block
+        before = r.finality.tip if last is None or last.block is None else last.block.header
+        header = Header(
+            version=1,
+            ledger=r.epoch.ledger,
+            epoch=r.epoch.number,
+            view=r.term,
+            height=1 if before is None else before.height + 1,
+            parent=parent,
+            parent_view=0 if before is None else before.view,
+            proposer=r.seat,
+            content=content.hash,
+        )
+        return Block(header=header, content=content.data)
+
+    # --- handing over ---------------------------------------------------------------------
+
+    def hand_over(self, seat: int | None) -> bool:
+        """Stop proposing and let ``seat`` (or whoever is nearest) lead; whether begun."""
+        r = self._replica
+        if seat is None:
+            near = [(p.match, -s) for s, p in self.progress.items() if p.active]
+            seat = -max(near)[1] if near else None
+        if seat is None or seat not in self.progress:
+            return False
+        self.transfer = seat
+        self._told = False
+        self._transfer_until = Instant(r.now + ELECTION_BEATS_MIN * HEARTBEAT_MS)
+        return True
+
+    def _hand_over(self) -> None:
+        r = self._replica
+        if self.transfer is None or self._transfer_until is None:
+            return
+        if r.now >= self._transfer_until:
+            self.transfer = self._transfer_until = None
+            self.eager = True
+        elif self.progress[self.transfer].match == r.log.last_index and not self._told:
+            self._told = True
+            r.send(self.transfer, TimeoutNow(mesh=r.mesh, term=r.term))
+
+
+def certificate_message(r: Replica) -> CertificateKnown | None:
+    """What proves the tip, if it was decided in this epoch."""
+    tip, certificate = r.finality.tip, r.finality.tip_certificate
+    if tip is None or certificate is None or tip.epoch != r.epoch.number:
+        return None
+    return CertificateKnown(mesh=r.mesh, height=tip.height, certificate=certificate)
