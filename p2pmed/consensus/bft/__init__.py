@@ -1,1 +1,1 @@
-"""."""
+"""Simplex for a mesh that may hold liars: views, votes, certificates."""

@@ -1,0 +1,305 @@
+"""Votes and certificates: ours, kept before they count; others', verified before they count.
+
+Rules:
+
+* R0: votes of views in ``low + 1 .. view + AHEAD_MAX``; one slot per signer, view and kind.
+* Each signature is verified at most once: votes of a statement that is already certified are
+  not verified at all, and signatures in a certificate that were counted as votes are known.
+* R4 to R6: what may still be signed in a view follows from what was signed there, durable
+  or not. R7: our own vote is sent, and counts, only once it is durable.
+
+Two statements of one seat that no honest node makes become ``Evidence``; neither counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from p2pmed.consensus.bft.journal import Journal
+from p2pmed.consensus.bft.live import Live, drop_views
+from p2pmed.consensus.bft.messages import Certificates, Vote, encode_message
+from p2pmed.consensus.bft.outbox import Outbox
+from p2pmed.consensus.bft.tally import Ballot, Tally
+from p2pmed.consensus.interface import Block, Broadcast, Evidence, Signer, Store
+from p2pmed.engine import Held
+from p2pmed.errors import CredentialError, InvariantError
+from p2pmed.quorum.certificate import (
+    Certificate,
+    Epoch,
+    Verify,
+    VoteKind,
+    check_certificate,
+    make_certificate,
+    vote_bytes,
+)
+from p2pmed.wire import codec
+
+__all__ = ["AHEAD_MAX", "Ballots", "Outcome"]
+
+AHEAD_MAX: Final = 2
+"""Votes and proposals are kept for this many views beyond the current one."""
+
+
+class Outcome(Enum):
+    """What became of a peer's vote."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    REPEATED = "repeated"
+    """Known, and said again: its sender may be stuck."""
+
+
+@dataclass(slots=True)
+class _Mine:
+    """What we signed in one view, durable or about to be."""
+
+    notarize: bytes | None = None
+    nullified: bool = False
+    finalize: bytes | None = None
+
+
+_NOTHING: Final = _Mine()
+
+
+class Ballots:
+    """All voting above the floor, for one seat."""
+
+    def __init__(
+        self,
+        *,
+        epoch: Epoch,
+        seat: int,
+        signer: Signer,
+        verify: Verify,
+        live: Live,
+        journal: Journal,
+        outbox: Outbox,
+    ) -> None:
+        self._epoch, self._seat, self._signer, self._verify = epoch, seat, signer, verify
+        self._live, self._journal, self._outbox = live, journal, outbox
+        self._tallies: dict[int, Tally] = {}
+        self._mine: dict[int, _Mine] = {}
+        self._held: Held[Vote] = Held()
+        self._cast: list[Vote] = []
+        self.view = live.floor + 1
+        """The engine's current view: the middle of the window."""
+        self.durable: dict[tuple[int, VoteKind], Vote] = {}
+        """Own votes that may be sent again."""
+        self.to_finalize: dict[int, None] = {}
+        """Notarized views on which we have not made up our mind."""
+
+    def leader(self, view: int) -> int:
+        """The seat that may propose in ``view``: plain rotation."""
+        return view % len(self._epoch.validators)
+
+    # --- ours ----------------------------------------------------------------------------
+
+    def notarized_by_us(self, view: int) -> bytes | None:
+        """Digest of the block that we voted to notarize."""
+        mine = self._mine.get(view)
+        return None if mine is None else mine.notarize
+
+    def may_notarize(self, view: int) -> bool:
+        """R4: no notarize and no nullify vote yet."""
+        mine = self._mine.get(view, _NOTHING)
+        return view > self._live.low and mine.notarize is None and not mine.nullified
+
+    def may_finalize(self, view: int) -> bool:
+        """R5: no nullify and no finalize vote yet."""
+        mine = self._mine.get(view, _NOTHING)
+        return view > self._live.low and mine.finalize is None and not mine.nullified
+
+    def may_nullify(self, view: int) -> bool:
+        """R6: no finalize vote, and not said before (ava-labs/Simplex#486)."""
+        mine = self._mine.get(view, _NOTHING)
+        return view > self._live.low and mine.finalize is None and not mine.nullified
+
+    def cast(self, kind: VoteKind, view: int, digest: bytes, block: Block | None = None) -> None:
+        """Sign, and hold until durable; the caller asked whether it may."""
+        if view <= self._live.floor:
+            raise InvariantError("a vote in a decided view")
+        vote = Vote(
+            kind=int(kind),
+            view=view,
+            digest=digest,
+            signature=self._signer.sign(self._statement(kind, view, digest)),
+        )
+        self._note(vote)
+        if block is not None:
+            self._journal.block(digest, block)
+        self._journal.vote(vote)
+        self._cast.append(vote)
+
+    def store(self) -> None:
+        """One ``Store`` for all votes of this step, after everything else."""
+        if self._journal.urgent:
+            token = self._held.hold(self._cast)
+            self._cast = []
+            self._outbox.put(Store(token=token, records=self._journal.take()))
+
+    def persisted(self, token: int) -> None:
+        """Our votes are on the disk: they leave, and count."""
+        for vote in self._held.release(token):
+            self._outbox.put(Broadcast(message=encode_message(vote)))
+            if vote.view > self._live.low:
+                self._release(vote)
+
+    def recovered(self, vote: Vote) -> None:
+        """A durable vote from before a restart."""
+        self._note(vote)
+        self._release(vote)
+
+    def _note(self, vote: Vote) -> None:
+        mine = self._mine.setdefault(vote.view, _Mine())
+        match VoteKind(vote.kind):
+            case VoteKind.NOTARIZE:
+                mine.notarize = vote.digest
+            case VoteKind.NULLIFY:
+                mine.nullified = True
+            case VoteKind.FINALIZE:
+                mine.finalize = vote.digest
+
+    def _release(self, vote: Vote) -> None:
+        kind = VoteKind(vote.kind)
+        self.durable[vote.view, kind] = vote
+        self._count(self._seat, vote.view, Ballot(kind, vote.digest, vote.signature))
+
+    # --- theirs --------------------------------------------------------------------------
+
+    def receive(self, seat: int, vote: Vote) -> Outcome:
+        """A peer's vote from inside the window."""
+        kind = VoteKind(vote.kind)
+        tally = self._tally(vote.view)
+        known = tally.has(seat, kind, vote.digest)
+        if tally.rival(seat, kind, vote.digest) is None and (
+            known or self._live.holds(vote.view, kind, vote.digest)
+        ):
+            return Outcome.REPEATED if tally.again(seat, kind) else Outcome.TAKEN
+        key = self._epoch.validators[seat].vote_key
+        if not self._verify(key, vote.signature, self._statement(kind, vote.view, vote.digest)):
+            return Outcome.REFUSED
+        self._count(seat, vote.view, Ballot(kind, vote.digest, vote.signature))
+        return Outcome.TAKEN
+
+    def seen(self, view: int) -> bool:
+        """Whether anybody voted in ``view`` or just above."""
+        return any(self._tallies.get(view + ahead) for ahead in range(AHEAD_MAX + 1))
+
+    def gave_up(self, view: int) -> bool:
+        """R6: whether the leader itself voted to nullify ``view``."""
+        tally = self._tallies.get(view)
+        return tally is not None and tally.has(self.leader(view), VoteKind.NULLIFY, b"")
+
+    def admit(self, certificates: Sequence[Certificate]) -> bool:
+        """Check and take what is new; stop at the first that is false and say so."""
+        for certificate in certificates:
+            if certificate.view <= self._live.low or self._live.holds(
+                certificate.view, certificate.kind, certificate.digest
+            ):
+                continue
+            try:
+                check_certificate(certificate, self._epoch, verify=self._sparing(certificate))
+            except CredentialError:
+                return False
+            self.take(certificate)
+            self._fill_slots(certificate)
+        return True
+
+    def take(self, certificate: Certificate) -> bool:
+        """A certificate that we made, checked, or kept; whether it is news."""
+        if not self._live.admit(certificate):
+            return False
+        if certificate.kind == VoteKind.NOTARIZE:
+            self.to_finalize[certificate.view] = None
+        if certificate.kind == VoteKind.FINALIZE:
+            self.forget()  # it may have put old views out of reach
+        else:
+            self._journal.certificate(certificate)
+        return True
+
+    def forget(self) -> None:
+        """Views up to the floor are decided, and those up to ``Live.low`` out of reach."""
+        self._journal.forget(self._live.floor)
+        low = self._live.low
+        drop_views(self._tallies, low)
+        drop_views(self._mine, low)
+        drop_views(self.to_finalize, low)
+        for key in [key for key in self.durable if key[0] <= low]:
+            del self.durable[key]
+
+    def _count(self, seat: int, view: int, ballot: Ballot) -> None:
+        """A verified vote: count it, or show that its signer lied; a quorum is a certificate."""
+        tally = self._tally(view)
+        rival = tally.rival(seat, ballot.kind, ballot.digest)
+        if rival is not None:
+            tally.bar(seat, rival.kind, ballot.kind)
+            self._accuse(seat, view, rival, ballot)
+            return
+        if tally.has(seat, ballot.kind, ballot.digest):
+            return
+        votes = tally.put(seat, ballot)
+        if ballot.kind is VoteKind.NULLIFY and seat == self.leader(view):
+            self._live.changed = True
+        if votes < self._epoch.quorum or self._live.holds(view, ballot.kind, ballot.digest):
+            return
+        signatures = list(tally.votes(ballot.kind, ballot.digest).items())
+        certificate = make_certificate(self._epoch, ballot.kind, view, ballot.digest, signatures)
+        if self.take(certificate):
+            self._share(certificate)
+
+    def _share(self, certificate: Certificate) -> None:
+        """R7: tell it once.
+
+        Votes go to everybody, so that only a nullified view, which is rare and stops
+        everybody, is told by everybody; else the next leader alone tells the others.
+        """
+        nullify = certificate.kind == VoteKind.NULLIFY
+        if nullify or self.leader(certificate.view + 1) == self._seat:
+            self._outbox.broadcast(Certificates(certificates=(certificate,)))
+
+    def _accuse(self, seat: int, view: int, first: Ballot, second: Ballot) -> None:
+        kind = "equivocation" if first.kind is second.kind else "nullify_and_finalize"
+        proofs = [
+            codec.encode(
+                make_certificate(
+                    self._epoch, said.kind, view, said.digest, [(seat, said.signature)]
+                )
+            )
+            for said in (first, second)
+        ]
+        self._outbox.put(Evidence(seat=seat, kind=kind, first=proofs[0], second=proofs[1]))
+
+    def _sparing(self, certificate: Certificate) -> Verify:
+        """A verify that knows the signatures of this very statement that were counted."""
+        tally = self._tallies.get(certificate.view)
+        votes = {} if tally is None else tally.votes(VoteKind(certificate.kind), certificate.digest)
+        known = {self._epoch.validators[seat].vote_key: votes[seat] for seat in votes}
+
+        def verify(key: bytes, signature: bytes, message: bytes) -> bool:
+            return known.get(key) == signature or self._verify(key, signature, message)
+
+        return verify
+
+    def _fill_slots(self, certificate: Certificate) -> None:
+        """Its signatures are verified votes: they expose whoever signed otherwise to us."""
+        if not self._live.low < certificate.view <= self.view + AHEAD_MAX:
+            return
+        kind = VoteKind(certificate.kind)
+        signatures = iter(certificate.signatures)
+        for seat in range(len(self._epoch.validators)):
+            if certificate.signers >> seat & 1:
+                ballot = Ballot(kind, certificate.digest, next(signatures))
+                if seat != self._seat:
+                    self._count(seat, certificate.view, ballot)
+
+    def _tally(self, view: int) -> Tally:
+        tally = self._tallies.get(view)
+        if tally is None:
+            tally = self._tallies[view] = Tally()
+        return tally
+
+    def _statement(self, kind: VoteKind, view: int, digest: bytes) -> bytes:
+        return vote_bytes(self._epoch.ledger, self._epoch.number, kind, view, digest)

@@ -1,0 +1,128 @@
+"""How long to wait for a leader, and for whom not to wait at all (R1, R6).
+
+Rules:
+
+* Time only ever makes a node vote to nullify or repeat itself: nothing here touches safety.
+* No timer runs while there is nothing to order, nor while fewer than a quorum are heard;
+  an idle or cut-off mesh writes nothing and its views stand still.
+* The wait doubles with each consecutive nullified view, at most ``DOUBLINGS_MAX`` times,
+  and falls back at once when something is decided (tendermint#1464: it must not grow for
+  hours).
+
+A leader that was silent for ``SILENT_DELTAS`` while a quorum of others spoke is not waited
+for. That is each node's own judgement; nobody needs to agree on who is absent.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2pmed.engine import Instant, Rng
+
+__all__ = ["DELTA_MS", "DOUBLINGS_MAX", "Pacemaker"]
+
+DELTA_MS: Final = 200
+"""One message and one flush on a poor machine, with room (consensus notes, section 3.3)."""
+DOUBLINGS_MAX: Final = 5
+"""Never above 32 deltas of the start."""
+LEADER_DELTAS: Final = 2
+"""Until a proposal must have come."""
+ADVANCE_DELTAS: Final = 3
+"""Until the view must be certified."""
+SILENT_DELTAS: Final = 6
+REPEAT_DELTAS: Final = 4
+REPEAT_MS_MAX: Final = 30_000
+
+assert LEADER_DELTAS < ADVANCE_DELTAS < REPEAT_DELTAS < SILENT_DELTAS
+
+
+class Pacemaker:
+    """Timers of the current view and who was heard when; instants in, instants out."""
+
+    def __init__(self, *, seats: int, seat: int, quorum: int, rng: Rng, now: Instant) -> None:
+        self._seat = seat
+        self._others_needed = quorum - 1
+        self._rng = rng
+        self._started = now
+        self._heard: list[Instant | None] = [None] * seats
+        self._nullified = 0
+        self._repeats = 0
+        self._armed_at: Instant | None = None
+        self.repeat_at: Instant | None = None
+        """When to say again what we said."""
+
+    @property
+    def delta(self) -> int:
+        """The present estimate of one message and one flush, in milliseconds."""
+        return DELTA_MS << min(self._nullified, DOUBLINGS_MAX)
+
+    @property
+    def armed(self) -> bool:
+        """Whether the timers of this view run."""
+        return self._armed_at is not None
+
+    def heard(self, seat: int, now: Instant) -> None:
+        """Any authenticated frame came from ``seat``."""
+        if 0 <= seat < len(self._heard):
+            self._heard[seat] = now
+
+    def quorum_heard(self, now: Instant) -> bool:
+        """Whether enough others spoke lately for a certificate to be possible."""
+        since = now - SILENT_DELTAS * self.delta
+        others = sum(
+            1
+            for seat, at in enumerate(self._heard)
+            if seat != self._seat and at is not None and at >= since
+        )
+        return others >= self._others_needed
+
+    def silent(self, leader: int, now: Instant) -> bool:
+        """Whether ``leader`` has said nothing for so long that waiting is a waste."""
+        if leader == self._seat:
+            return False
+        at = self._heard[leader]
+        return now - (self._started if at is None else at) >= SILENT_DELTAS * self.delta
+
+    def speakers(self, now: Instant) -> list[int]:
+        """Other seats heard lately, or all others if none were."""
+        since = now - SILENT_DELTAS * self.delta
+        others = [seat for seat in range(len(self._heard)) if seat != self._seat]
+        lately = [s for s in others if (at := self._heard[s]) is not None and at >= since]
+        return lately or others
+
+    def arm(self, now: Instant) -> None:
+        """Start to wait in this view."""
+        self._armed_at = now
+        self.repeat_at = self._next_repeat(now)
+
+    def rest(self) -> None:
+        """Stop all timers; the view stays."""
+        self._armed_at = None
+        self.repeat_at = None
+
+    def entered(self, *, nullified: bool) -> None:
+        """A new view began; ``nullified``: the last one ended without a block."""
+        if nullified:
+            self._nullified += 1
+        self._repeats = 0
+        self.rest()
+
+    def decided(self) -> None:
+        """A block is final: the network is well, wait short again."""
+        self._nullified = 0
+
+    def give_up_at(self, *, proposal_seen: bool) -> Instant | None:
+        """When to vote to nullify this view."""
+        if self._armed_at is None:
+            return None
+        deltas = ADVANCE_DELTAS if proposal_seen else LEADER_DELTAS
+        return Instant(self._armed_at + deltas * self.delta)
+
+    def repeated(self, now: Instant) -> None:
+        """We said it again; the next time a little later."""
+        self._repeats += 1
+        self.repeat_at = self._next_repeat(now)
+
+    def _next_repeat(self, now: Instant) -> Instant:
+        wait = min(REPEAT_DELTAS * self.delta << min(self._repeats, 16), REPEAT_MS_MAX)
+        return Instant(now + wait + self._rng.randint(0, self.delta))

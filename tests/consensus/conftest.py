@@ -1,0 +1,8 @@
+"""Makes ``simulation`` importable: test folders are no packages, helpers are plain modules."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
