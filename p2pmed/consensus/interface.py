@@ -154,7 +154,8 @@ class Work:
 class Certified:
     """A block decided elsewhere, with its certificate checked, next above the last decided.
 
-    The receiver has stored and applied it; the engine only moves on.
+    The receiver has stored and applied it; the engine only moves on. The certificate is the
+    block's own or, for one that was decided through a descendant, that descendant's.
     """
 
     header: Header

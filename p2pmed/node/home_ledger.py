@@ -27,6 +27,7 @@ from p2pmed.consensus.interface import (
     ConsensusEvent,
     Decide,
     Evidence,
+    Header,
     SendTo,
     Store,
     Work,
@@ -88,6 +89,8 @@ class HomeLedger:
         self.seat = self.epoch.index_of(self._me)
         self.halted = ""
         self._waiting: deque[tuple[Block, Certificate | None]] = deque()
+        self._unproven: list[Header] = []
+        """Applied headers whose certificate is a descendant's, until that one is applied."""
         self.chain = Chain(
             disk=world.disk,
             logs=logs,
@@ -214,8 +217,11 @@ class HomeLedger:
         turn.staged = True
         turn.work = True
         self._on_decided(turn, decided)
+        self._unproven.append(block.header)
         if certificate is not None:
-            self.run(turn, Certified(block.header, certificate))
+            headers, self._unproven = self._unproven, []
+            for header in headers:  # an ancestor is proven by its descendant's certificate
+                self.run(turn, Certified(header, certificate))
 
     def halt(self, turn: Turn, reason: str) -> None:
         """Stop this ledger for good: what follows needs people."""
