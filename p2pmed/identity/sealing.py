@@ -205,4 +205,6 @@ def unpad(padded: bytes) -> bytes:
 
 def _info(domain: str, context: Sequence[bytes | str]) -> bytes:
     """HPKE's ``info``: protocol, domain, suite and context, in the one spelling."""
-    return cbor.encode([PROTOCOL, domain, SUITE, *context])
+    # ``str`` of an enumeration's member is its plain value, which alone has a spelling.
+    plain = [str(part) if isinstance(part, str) else part for part in context]
+    return cbor.encode([PROTOCOL, domain, SUITE, *plain])
