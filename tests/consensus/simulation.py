@@ -237,9 +237,9 @@ class Process(Protocol):
 
 
 class Observer:
-    """Sees what leaves honest nodes; a protocol's own invariants live in subclasses."""
+    """Sees what is said and decided; a protocol's own invariants live in subclasses."""
 
-    def on_send(self, node: Node, message: bytes) -> None: ...
+    def on_send(self, sender: Process, message: bytes) -> None: ...
 
     def on_decide(self, node: Node, decide: Decide) -> None: ...
 
@@ -389,9 +389,6 @@ class Node:
                         observer.on_evidence(self, effect)
 
     def _send(self, seat: int, message: bytes) -> None:
-        if self.honest:
-            for observer in self.mesh.observers:
-                observer.on_send(self, message)
         self.mesh.send(self, seat, message)
 
     def _decide(self, block: Block, certificate: Certificate | None) -> None:
@@ -525,6 +522,8 @@ class Mesh:
     # network
 
     def send(self, sender: Process, seat: int, message: bytes) -> None:
+        for observer in self.observers:
+            observer.on_send(sender, message)
         for process in self.processes:
             if process.seat == seat and process is not sender:
                 self._carry(sender, process, message)

@@ -42,6 +42,9 @@ __all__ = ["AHEAD_MAX", "Ballots", "Outcome"]
 AHEAD_MAX: Final = 2
 """Votes and proposals are kept for this many views beyond the current one."""
 
+REPEAT_FINALIZE_MAX: Final = 8
+"""Finalize votes said again while stuck: those of the highest undecided views."""
+
 
 class Outcome(Enum):
     """What became of a peer's vote."""
@@ -133,6 +136,11 @@ class Ballots:
         self._journal.vote(vote)
         self._cast.append(vote)
 
+    def nullify(self, view: int) -> None:
+        """R6: give ``view`` up, unless we helped to finalize it."""
+        if self.may_nullify(view):
+            self.cast(VoteKind.NULLIFY, view, b"")
+
     def store(self) -> None:
         """One ``Store`` for all votes of this step, after everything else."""
         if self._journal.urgent:
@@ -151,6 +159,13 @@ class Ballots:
         """A durable vote from before a restart."""
         self._note(vote)
         self._release(vote)
+
+    def repeatable(self) -> list[Vote]:
+        """R6: own durable votes that may still matter to somebody."""
+        undecided = sorted(v for v, kind in self.durable if kind is VoteKind.FINALIZE)
+        keys = [(v, VoteKind.FINALIZE) for v in undecided[-REPEAT_FINALIZE_MAX:]]
+        keys += [(self.view, VoteKind.NOTARIZE), (self.view, VoteKind.NULLIFY)]
+        return [self.durable[key] for key in keys if key in self.durable]
 
     def _note(self, vote: Vote) -> None:
         mine = self._mine.setdefault(vote.view, _Mine())

@@ -24,16 +24,14 @@ amnesia protocol of R12 (a node that cannot trust its rows is not given an engin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from p2pmed.consensus.bft.ballots import AHEAD_MAX, Ballots, Outcome
 from p2pmed.consensus.bft.execution import Execution
 from p2pmed.consensus.bft.journal import Journal
-from p2pmed.consensus.bft.live import Lacks, Live, Standing
+from p2pmed.consensus.bft.live import Live
 from p2pmed.consensus.bft.messages import (
     CONTENT_BYTES_MAX,
-    JUSTIFICATION_MAX,
     Ask,
     Body,
     Certificates,
@@ -42,18 +40,16 @@ from p2pmed.consensus.bft.messages import (
     Vote,
     decode_message,
 )
-from p2pmed.consensus.bft.news import ASK_MS, Limit, News
+from p2pmed.consensus.bft.news import ASK_MS, Claim, News
 from p2pmed.consensus.bft.outbox import Outbox
 from p2pmed.consensus.bft.pacemaker import DELTA_MS, Pacemaker
+from p2pmed.consensus.bft.proposals import Proposals
 from p2pmed.consensus.interface import (
     Application,
-    Behind,
     Block,
     Certified,
-    Check,
     ConsensusEffect,
     ConsensusEvent,
-    Content,
     Decide,
     Header,
     Heard,
@@ -63,25 +59,14 @@ from p2pmed.consensus.interface import (
     header_digest,
 )
 from p2pmed.engine import DeadlineReached, Instant, Persisted, Rng, earliest
-from p2pmed.errors import DecodeError, LocalProtocolError
+from p2pmed.errors import DecodeError
 from p2pmed.quorum.certificate import Certificate, Epoch, Verify, VoteKind
 from p2pmed.wire import cose
 
 __all__ = ["BftEngine"]
 
-REPEAT_FINALIZE_MAX: Final = 8
-"""Finalize votes said again while stuck: those of the highest undecided views."""
 RACE_VIEWS: Final = 3
 """A vote this little below a floor that just moved was on its way: no answer needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A decision that somebody proved and that we may not be able to connect."""
-
-    view: int
-    height: int
-    seat: int
 
 
 class BftEngine:
@@ -122,12 +107,19 @@ class BftEngine:
             journal=self._journal,
             outbox=self._outbox,
         )
+        self._proposals = Proposals(
+            epoch=epoch,
+            seat=seat,
+            application=application,
+            live=self._live,
+            ballots=self._ballots,
+            execution=self._execution,
+            outbox=self._outbox,
+        )
         self._pacemaker = Pacemaker(
             seats=len(epoch.validators), seat=seat, quorum=epoch.quorum, rng=rng, now=now
         )
         self._view = self._live.floor + 1
-        self._claim: _Claim | None = None
-        self._behind = Limit(DELTA_MS)
         self._decided_at: Instant | None = None
         self._ask_at: Instant | None = None
         self._unheard = False
@@ -162,8 +154,7 @@ class BftEngine:
                 self._on_deadline()
         self._settle()
         self._pace()
-        if self._claim is not None:
-            self._complain(self._claim)
+        self._complain(insist=False)
         self._ballots.store()
         return self._outbox.take()
 
@@ -222,12 +213,7 @@ class BftEngine:
     def _on_proposal(self, sender: int, proposal: Proposal) -> None:
         """R3: from the leader of its view only, and the first one wins."""
         header = proposal.block.header
-        if (
-            not sender == header.proposer == self._ballots.leader(header.view)
-            or header.epoch != self._epoch.number
-            or header.ledger != self._epoch.ledger
-            or len(proposal.block.content) > CONTENT_BYTES_MAX
-        ):
+        if not self._proposals.believable(sender, proposal):
             self._refused += 1
             return
         if header.view <= self._live.low:
@@ -238,14 +224,8 @@ class BftEngine:
         if header.view > self._view + AHEAD_MAX:
             self._ask(sender)
             return
-        if header.view <= self._live.low:
-            return
-        digest = header_digest(header)
-        news = header.view not in self._live.proposals
-        if news:
-            self._live.proposals[header.view] = digest
-        if (news or digest in self._live.bodiless) and digest not in self._live.blocks:
-            self._live.add_block(digest, proposal.block)
+        if header.view > self._live.low:
+            self._proposals.keep(proposal.block)
 
     def _on_decided(self, sender: int, decided: Decided) -> None:
         """R9: the sender's floor, proved; if it cannot be connected, we are behind."""
@@ -259,7 +239,7 @@ class BftEngine:
         ):
             self._refused += 1
         elif self._admit(certificate):
-            self._claim = _Claim(header.view, header.height, sender)
+            self._news.claim = Claim(header.view, header.height, sender)
 
     def _on_body(self, block: Block) -> None:
         digest = header_digest(block.header)
@@ -284,7 +264,7 @@ class BftEngine:
             return
         give_up_at = self._give_up_at()
         if give_up_at is not None and self._now >= give_up_at:
-            self._nullify()
+            self._ballots.nullify(self._view)
         if self._ask_at is not None and self._now >= self._ask_at:
             self._ask_at = None
             self._ask(self._some_seat())
@@ -302,8 +282,7 @@ class BftEngine:
             if self._live.top >= self._view:
                 self._enter(self._live.top + 1)
             self._finalize()
-            self._lead()
-            self._judge()
+            self._vote_for_block()
 
     def _enter(self, view: int) -> None:
         """R1: a certificate ended the view before; only ever upward."""
@@ -313,63 +292,15 @@ class BftEngine:
         self._ask_at = None
         self._live.changed = True
 
-    def _lead(self) -> None:
-        """R2: propose on the highest certified block, with the proof that admits it."""
+    def _vote_for_block(self) -> None:
+        """R2 to R4, and R6 when the leader itself gave up."""
         view = self._view
-        if self._ballots.leader(view) != self._seat or not self._ballots.may_notarize(view):
-            return
-        parent = self._live.parent_for(view, self._execution.is_valid)
-        if isinstance(parent, Lacks):
-            self._news.lacks = parent.view
-            return
-        content = self._application.build(parent.digest, view)
-        if content is None:
-            return
-        header = Header(
-            version=1,
-            ledger=self._epoch.ledger,
-            epoch=self._epoch.number,
-            view=view,
-            height=parent.height + 1,
-            parent=parent.digest,
-            parent_view=parent.view,
-            proposer=self._seat,
-            content=content.hash,
-        )
-        block, digest = _block(header, content), header_digest(header)
-        self._live.proposals[view] = digest
-        self._live.add_block(digest, block)
-        if self._execution.is_valid(digest):
-            # The body may go before our vote is durable: only votes bind.
-            self._outbox.broadcast(self._proposal(block))
-            self._ballots.cast(VoteKind.NOTARIZE, view, digest, block)
-        else:
-            self._live.drop_block(digest)
-            del self._live.proposals[view]
-
-    def _judge(self) -> None:
-        """R3, R4: vote for the leader's block if certificates and application allow it."""
-        view, live = self._view, self._live
         if self._ballots.gave_up(view):
-            self._nullify()
-        digest = live.proposals.get(view)
-        if digest is None or not self._ballots.may_notarize(view):
-            return
-        block = live.blocks.get(digest)
-        if block is None:  # these bytes were refused before
-            self._nullify()
-            return
-        standing = live.standing(block.header)
-        if isinstance(standing, Lacks):
-            self._news.lacks = standing.view
-            self._ask(block.header.proposer)
-            return
-        verdict = Check.INVALID if standing is Standing.BROKEN else self._execution.check(digest)
-        if verdict is Check.VALID:
-            self._ballots.cast(VoteKind.NOTARIZE, view, digest, block)
-        elif verdict is Check.INVALID:
-            live.drop_block(digest)
-            self._nullify()
+            self._ballots.nullify(view)
+        lacks = self._proposals.lead(view) or self._proposals.judge(view)
+        if lacks is not None:
+            self._news.lacks = lacks.view
+            self._ask(self._ballots.leader(view))
 
     def _finalize(self) -> None:
         """R5: a notarized block that we hold and did not nullify, in whatever view we are."""
@@ -381,11 +312,6 @@ class BftEngine:
             if self._execution.is_valid(digest):
                 del self._ballots.to_finalize[view]
                 self._ballots.cast(VoteKind.FINALIZE, view, digest, self._live.blocks[digest])
-
-    def _nullify(self) -> None:
-        """R6: give the current view up, unless we helped to finalize it."""
-        if self._ballots.may_nullify(self._view):
-            self._ballots.cast(VoteKind.NULLIFY, self._view, b"")
 
     def _decide(self) -> None:
         """R8: with all ancestors down to the floor in hand, the block and they are final."""
@@ -412,8 +338,6 @@ class BftEngine:
         self._pacemaker.decided()
         self._execution.look_again()
         self._decided_at = self._now
-        if self._claim is not None and self._claim.view <= header.view:
-            self._claim = None
         if self._view <= header.view:
             self._enter(header.view + 1)
 
@@ -447,7 +371,7 @@ class BftEngine:
                 return
             pacemaker.arm(now)
             if pacemaker.silent(self._ballots.leader(self._view), now):
-                self._nullify()
+                self._ballots.nullify(self._view)
             if self._unheard:
                 self._unheard = False
                 self._repeat()
@@ -466,14 +390,10 @@ class BftEngine:
             self._outbox.broadcast(*self._news.certificates(view - 1))
         digest = ballots.notarized_by_us(view)
         if digest in live.blocks and ballots.leader(view) == self._seat:
-            self._outbox.broadcast(self._proposal(live.blocks[digest]))
-        finalize = sorted(v for v, kind in ballots.durable if kind is VoteKind.FINALIZE)
-        votes = [(v, VoteKind.FINALIZE) for v in finalize[-REPEAT_FINALIZE_MAX:]]
-        votes += [(view, VoteKind.NOTARIZE), (view, VoteKind.NULLIFY)]
-        self._outbox.broadcast(*(ballots.durable[v] for v in votes if v in ballots.durable))
+            self._outbox.broadcast(self._proposals.message(live.blocks[digest]))
+        self._outbox.broadcast(*ballots.repeatable())
         self._ask(self._some_seat())
-        if live.finalized:
-            self._complain(self._claim or _Claim(max(live.finalized), live.height + 1, -1))
+        self._complain(insist=True)
 
     # --- talking about it --------------------------------------------------------------------
 
@@ -482,16 +402,6 @@ class BftEngine:
             return True
         self._refused += 1
         return False
-
-    def _proposal(self, block: Block) -> Proposal:
-        """The block, what admits its parent, and the skipped views nearest to it."""
-        header, live = block.header, self._live
-        at_floor = header.parent_view <= live.floor
-        admits = live.tip_certificate if at_floor else live.certified(header.parent_view)
-        first = max(header.parent_view + 1, header.view - (JUSTIFICATION_MAX - 1))
-        views = range(first, header.view)
-        skipped = tuple(live.nullified[view] for view in views if view in live.nullified)
-        return Proposal(block=block, justification=(() if admits is None else (admits,)) + skipped)
 
     def _correct(self, seat: int, view: int) -> None:
         """R9: ``seat`` speaks of a view that is over; prove it, unless it was just a race."""
@@ -510,11 +420,10 @@ class BftEngine:
         seats = self._pacemaker.speakers(self._now)
         return seats[self._rng.randint(0, len(seats) - 1)] if seats else self._seat
 
-    def _complain(self, claim: _Claim) -> None:
-        """``Behind``, if the claim is still beyond us, and not more often than once a delta."""
-        if claim.view > self._live.floor and self._behind.allows(0, self._now):
-            seat = claim.seat if claim.seat >= 0 else None
-            self._outbox.put(Behind(height=claim.height, seat=seat))
+    def _complain(self, *, insist: bool) -> None:
+        behind = self._news.behind(self._now, insist=insist)
+        if behind is not None:
+            self._outbox.put(behind)
 
     # --- restart -----------------------------------------------------------------------------
 
@@ -533,11 +442,3 @@ class BftEngine:
             self._ballots.recovered(vote)
         self._unheard = bool(recovered.votes)
         self._pace()
-
-
-def _block(header: Header, content: Content) -> Block:
-    if len(content.data) > CONTENT_BYTES_MAX:
-        raise LocalProtocolError(
-            f"a block of {len(content.data)} bytes where {CONTENT_BYTES_MAX} are allowed"
-        )
-    return Block(header=header, content=content.data)

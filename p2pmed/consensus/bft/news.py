@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from p2pmed.consensus.bft.live import Live
@@ -25,11 +26,11 @@ from p2pmed.consensus.bft.messages import (
     Message,
 )
 from p2pmed.consensus.bft.pacemaker import DELTA_MS
-from p2pmed.consensus.interface import Block
+from p2pmed.consensus.interface import Behind, Block
 from p2pmed.engine import Instant
 from p2pmed.quorum.certificate import Certificate
 
-__all__ = ["ANSWER_MS", "ASK_MS", "Limit", "News"]
+__all__ = ["ANSWER_MS", "ASK_MS", "Claim", "Limit", "News"]
 
 ASK_MS: Final = DELTA_MS // 2
 ANSWER_MS: Final = DELTA_MS // 8
@@ -37,6 +38,15 @@ assert ANSWER_MS < ASK_MS
 
 RECENT_BLOCKS_MAX: Final = 8
 """Decided blocks kept in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A decision that ``seat`` proved, and that we may not be able to connect."""
+
+    view: int
+    height: int
+    seat: int
 
 
 class Limit:
@@ -63,6 +73,9 @@ class News:
         self._questions = Limit(ASK_MS)
         self._answers = Limit(ANSWER_MS)
         self._corrections = Limit(ASK_MS)
+        self._complaints = Limit(DELTA_MS)
+        self.claim: Claim | None = None
+        """The last decision that somebody proved to us."""
         self.lacks: int | None = None
         """View whose certificate stopped us last."""
 
@@ -70,6 +83,22 @@ class News:
     def wanted(self) -> bool:
         """Whether something is known to be missing."""
         return self.lacks is not None or bool(self._live.bodiless)
+
+    def behind(self, now: Instant, *, insist: bool) -> Behind | None:
+        """What to tell the driver about a decision beyond us, at most once a delta.
+
+        ``insist`` also tells of a finalized block that nobody claimed and we cannot connect.
+        """
+        live = self._live
+        if self.claim is not None and self.claim.view <= live.floor:
+            self.claim = None
+        if self.claim is None and not (insist and live.finalized):
+            return None
+        if not self._complaints.allows(0, now):
+            return None
+        if self.claim is None:
+            return Behind(height=live.height + 1, seat=None)
+        return Behind(height=self.claim.height, seat=self.claim.seat)
 
     def remember(self, digest: bytes, block: Block) -> None:
         """A block was decided."""
