@@ -82,6 +82,15 @@ def test_no_byte_of_a_message_can_change(payload: bytes, data: st.DataObject) ->
     assert not accepted(raw[:at] + bytes([flip]) + raw[at:], EXTERNAL)
 
 
+def test_every_single_bit_of_a_message_is_covered() -> None:
+    """Exhaustively: each bit of a message flipped is refused."""
+    raw = signed(b"payload")
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert not accepted(bytes(changed), EXTERNAL)
+
+
 @pytest.mark.parametrize(
     "other",
     [
