@@ -5,6 +5,7 @@ The data is found through ``P2PMED_DATA`` or in ``shared/data`` beside the check
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
