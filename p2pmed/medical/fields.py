@@ -48,7 +48,7 @@ Code = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}\
 """An entry of some code list: a reason, an item, a scope."""
 Currency = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 """ISO 4217."""
-Amount = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=2**53, title="minor units")]
 """Minor units of a currency; a hundred of them still fit 64 bits."""
 Day = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
 """Days since 1970-01-01, UTC."""

@@ -17,6 +17,7 @@ import msgspec
 
 from p2pmed.errors import CredentialError
 from p2pmed.identity.credentials import CREDENTIAL_BYTES_MAX, Verify, check_chain, covers
+from p2pmed.identity.enrolment import VOTE_KEYS_MAX
 from p2pmed.identity.manifest import Manifest
 from p2pmed.identity.revocation import EVERY_SERIAL, Revocation, Standing, may_revoke
 from p2pmed.ledger.state import Readable, View
@@ -42,8 +43,6 @@ __all__ = [
     "vote_keys",
 ]
 
-VOTE_KEYS_MAX: Final = 4
-"""The current epoch's key and the next ones, published in advance."""
 CHAINS_CACHED_MAX: Final = 1_024
 """Verified chains remembered, so that a log is checked once and not on each overlay."""
 
