@@ -46,6 +46,8 @@ class Space(IntEnum):
     """Device key (32) -> remembered addresses and credential."""
     LOCAL = 12
     """What only this node knows: imports done, cursors, drafts of a genesis."""
+    SUBJECT = 14
+    """Patient (16) + lane number (4) + seq (8) -> nothing: what was written about whom."""
     TIP = 13
     """Ledger (32) + author log (48) + seq (8) -> height that ordered the log up to seq."""
 
@@ -113,4 +115,5 @@ class World:
     rng: Rng
     entropy: Entropy
     disk: Disk
-    network: Network
+    network: Network | None = None
+    """``None`` where sending is an effect of the core (the whole node)."""

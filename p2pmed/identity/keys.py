@@ -206,6 +206,11 @@ class DeviceKeys:
             external=cose.external_data(purpose, network),
         )
 
+    def sign_raw(self, message: bytes) -> bytes:
+        """The bare Ed25519 signature (64 bytes); ``message`` names its own purpose."""
+        signed = bindings.crypto_sign(message, self.signing_seed + self.node_id)
+        return bytes(signed[:64])
+
     def to_secret_bytes(self) -> bytes:
         """Everything, in the clear: for ``seal_keystore`` and nothing else."""
         return codec.encode(

@@ -9,7 +9,8 @@ Rules:
   is kept as evidence, and the log is frozen: nothing is appended any more.
 
 Layout (``Space``): ``LANE`` author + incarnation -> ``LaneRow``; ``ENTRY`` number + seq ->
-signed bytes; ``ENTRY_ID`` id -> number + seq; ``FORK`` lane + seq + id -> signed bytes.
+signed bytes; ``ENTRY_ID`` id -> number + seq; ``SUBJECT`` patient + number + seq -> nothing;
+``FORK`` lane + seq + id -> signed bytes.
 """
 
 from __future__ import annotations
@@ -145,6 +146,18 @@ class Logs:
         place = self.place(entry_id)
         return self.entry(*place) if place else None
 
+    def about(self, subject: bytes) -> Iterator[Entry]:
+        """Entries about one patient, log by log."""
+        start, end = subject + b"\x00" * 12, subject + b"\xff" * 13
+        while True:
+            rows = self._disk.scan(Space.SUBJECT, start, end, limit=512)
+            for key, _ in rows:
+                lane = self._numbers[int.from_bytes(key[16:20], "big")]
+                yield self._decoded(lane, int.from_bytes(key[20:], "big"))
+            if len(rows) < 512:
+                return
+            start = rows[-1][0] + b"\x00"
+
     def forks(self, key: LaneKey) -> list[bytes]:
         """Signed bytes of entries that contradict this log."""
         start = key.to_bytes()
@@ -169,6 +182,8 @@ class Logs:
         place = _place(lane.number, entry.seq)
         self._disk.stage(Space.ENTRY, place, entry.raw)
         self._disk.stage(Space.ENTRY_ID, entry.id, place)
+        if entry.envelope.subject:
+            self._disk.stage(Space.SUBJECT, entry.envelope.subject + place, b"")
         lane.next_seq += 1
         lane.head = entry.id
         self._remember(entry)

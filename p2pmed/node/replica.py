@@ -135,6 +135,7 @@ class Replica:
             clock=self.clock,
         )
         self.home: HomeLedger | None = None
+        self.empty = EmptyState()
         self.overlay = self._make_overlay()
         self.watches: dict[bytes, AnchorWatch] = {}
         self.links: dict[bytes, tuple[bytes, ...]] = {}
@@ -563,7 +564,7 @@ class Replica:
         home = self.home
         if home is None:
             return Overlay(
-                base=EmptyState(),
+                base=self.empty,
                 logs=self.logs,
                 machine=self.machine,
                 ordered_next=lambda lane: 0,
@@ -665,6 +666,23 @@ class Replica:
             turn.when_durable(lambda later, moved=moved: later.notify(moved))  # type: ignore[misc]
             for alarm in alarms:
                 turn.notify(alarm)
+
+    def is_anchored(self, entry: Entry) -> bool:
+        """Whether a county's certified ledger has ``entry``; ``node/county.py`` says how."""
+        home = self.home
+        if home is not None and is_county(home.founding, self._roles_of):
+            return entry.seq < home.chain.ordered_next(entry.lane)
+        kind = self.registry.find(entry.envelope.kind, entry.envelope.kind_version)
+        spends = kind is not None and kind.ordered and not kind.everywhere
+        height = home.chain.height_of(entry) if home else None
+        for watch in self.watches.values():
+            if entry.seq >= watch.ordered_next(entry.lane):
+                continue
+            if not spends or not home or entry.envelope.ledger != home.ledger:
+                return True
+            if height is not None and height <= watch.village_height(home.ledger):
+                return True
+        return False
 
     def _keep_alarm(self, alarm: events.Alarm) -> None:
         """A contradiction that the county found: kept until people decide."""

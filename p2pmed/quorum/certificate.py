@@ -2,8 +2,9 @@
 
 A vote is an Ed25519 signature by a validator's *epoch key* over
 ``["p2pmed/1", "vote", ledger, epoch, kind, view, digest]``. A certificate is a quorum of
-votes over that one byte string. Both engines use it: Raft members attest a committed block with a ``FINALIZE`` vote
-whose view is the term, so that a county checks villages of either kind alike.
+votes over that one byte string. Both engines use it: Raft members attest a committed block
+with a ``FINALIZE`` vote whose view is the term, so that a county checks villages of either
+kind alike.
 
 Quorum: ``q = floor((n + f) / 2) + 1`` with ``0 <= f <= floor((n - 1) / 3)``, so that two
 quorums share at least f + 1 validators (consensus notes, section 3.2).

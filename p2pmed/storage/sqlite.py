@@ -25,22 +25,28 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
 
 from p2pmed.errors import ConfigError, StorageError
+from p2pmed.storage.connections import (
+    Reader,
+    Writer,
+    on_thread,
+    open_reader,
+    open_writer,
+    write_batch,
+)
 from p2pmed.storage.files import FILE_MODE, Ballast, disk_error, exclusive
 from p2pmed.storage.memory import Batch, Row, StagedMap
 from p2pmed.storage.schema import (
     NO_ROOM,
-    checksum,
-    harden,
     prepare,
     refuse_damage,
     storage_error,
-    table_of,
 )
 from p2pmed.world import Space
 
@@ -58,96 +64,6 @@ STAGED_BYTES_MAX: Final = 64 * 1024 * 1024
 CHECK_BYTES_MAX: Final = 64 * 1024 * 1024
 """A file up to this size is checked at every open; a longer one when ``check`` is called."""
 
-_UPSERT: Final = {
-    table: f"INSERT INTO {table} (space, key, value, sum) VALUES (?, ?, ?, ?)"  # noqa: S608
-    " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value, sum = excluded.sum"
-    for table in ("kv", "bulk")
-}
-_DELETE: Final = {
-    table: f"DELETE FROM {table} WHERE space = ? AND key = ?"  # noqa: S608 (our constants)
-    for table in ("kv", "bulk")
-}
-_GET: Final = {
-    space: f"SELECT value, sum FROM {table_of(space)}"  # noqa: S608
-    f" WHERE space = {int(space)} AND key = ?"
-    for space in Space
-}
-_SCAN: Final = {
-    (space, reverse): f"SELECT key, value, sum FROM {table_of(space)}"  # noqa: S608
-    f" WHERE space = {int(space)} AND key >= ? AND key < ?"
-    f" ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT ?"
-    for space in Space
-    for reverse in (False, True)
-}
-
-
-class _Writer(sqlite3.Connection):
-    """A connection whose ``commit`` writes a whole batch: one call on aiosqlite's thread."""
-
-    batch: Batch | None = None
-    """Handed over by the loop's thread before ``commit``, taken by this one."""
-
-    def commit(self) -> None:
-        """Write ``batch`` as one flushed transaction, or leave nothing of it behind."""
-        batch, self.batch = self.batch, None
-        if batch is None:
-            return
-        upserts: dict[str, list[tuple[int, bytes, bytes, int]]] = {"kv": [], "bulk": []}
-        deletes: dict[str, list[tuple[int, bytes]]] = {"kv": [], "bulk": []}
-        for space, key, value in batch.ordered():
-            if value is None:
-                deletes[table_of(space)].append((int(space), key))
-            else:
-                row = (int(space), key, value, checksum(space, key, value))
-                upserts[table_of(space)].append(row)
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            for table, rows in upserts.items():
-                if rows:
-                    self.executemany(_UPSERT[table], rows)
-            for table, keys in deletes.items():
-                if keys:
-                    self.executemany(_DELETE[table], keys)
-            self.execute("COMMIT")
-        except BaseException:
-            if self.in_transaction:
-                with suppress(sqlite3.Error):  # the first error is the one that matters
-                    self.execute("ROLLBACK")
-            raise
-
-
-class _Reader:
-    """Committed rows over the read-only connection; every row's checksum is checked."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def get(self, space: Space, key: bytes) -> bytes | None:
-        """The value, or ``None``. Raises ``StorageError``."""
-        try:
-            row = self._connection.execute(_GET[space], (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise storage_error(error, "reading") from error
-        if row is None:
-            return None
-        value: bytes = row[0]
-        if checksum(space, key, value) != row[1]:
-            raise _rotten(space)
-        return value
-
-    def scan(
-        self, space: Space, start: bytes, end: bytes, *, limit: int, reverse: bool = False
-    ) -> list[Row]:
-        """At most ``limit`` rows in key order. Raises ``StorageError``."""
-        try:
-            rows = self._connection.execute(_SCAN[space, reverse], (start, end, limit)).fetchall()
-        except sqlite3.Error as error:
-            raise storage_error(error, "reading") from error
-        for key, value, expected in rows:
-            if checksum(space, key, value) != expected:
-                raise _rotten(space)
-        return [(key, value) for key, value, _ in rows]
-
 
 class SqliteDisk:
     """``world.Disk`` over SQLite; made by ``open_disk``.
@@ -156,7 +72,7 @@ class SqliteDisk:
     """
 
     def __init__(
-        self, writer: aiosqlite.Connection, raw: _Writer, reader: sqlite3.Connection, path: Path
+        self, writer: aiosqlite.Connection, raw: Writer, reader: sqlite3.Connection, path: Path
     ) -> None:
         self.path = path
         self.low = False
@@ -164,7 +80,7 @@ class SqliteDisk:
         self._writer = writer
         self._raw = raw
         self._reader = reader
-        self._staged = StagedMap(_Reader(reader))
+        self._staged = StagedMap(Reader(reader))
         self._turn = asyncio.Lock()
         self._writing: set[asyncio.Task[int]] = set()
         self._broken: StorageError | None = None
@@ -249,14 +165,13 @@ class SqliteDisk:
         Only a write that found no room is repeated. A failed flush never is: the kernel
         forgets what it could not write, so the second flush would lie.
         """
-        self._raw.batch = batch
+        work = partial(write_batch, batch)
         try:
-            await self._writer.commit()
+            await on_thread(self._writer, self._raw, work)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorname not in NO_ROOM or not self.spend_ballast():
                 raise
-            self._raw.batch = batch
-            await self._writer.commit()
+            await on_thread(self._writer, self._raw, work)
 
     def spend_ballast(self) -> bool:
         """Give back the room kept for a full disk; ``False`` if there is none left."""
@@ -348,26 +263,18 @@ def _ensure_file(path: Path, *, create: bool) -> None:
 
 async def _connect(path: Path, checkpoint_pages: int, opened: list[SqliteDisk]) -> None:
     """Open both connections; the disk is in ``opened`` if and only if it must be closed."""
-    made: list[_Writer] = []
 
-    def writer(*args: Any, **kwargs: Any) -> _Writer:
-        """Runs on aiosqlite's thread, as everything that the writer does."""
-        connection = _Writer(*args, **kwargs)
-        try:
-            small = path.stat().st_size <= CHECK_BYTES_MAX
-            prepare(connection, checkpoint_pages=checkpoint_pages, check=small)
-        except BaseException:
-            connection.close()
-            raise
-        made.append(connection)
-        return connection
+    def set_up(connection: Writer) -> None:
+        small = path.stat().st_size <= CHECK_BYTES_MAX
+        prepare(connection, checkpoint_pages=checkpoint_pages, check=small)
 
     async def attempt(*, keep_ballast: bool) -> None:
-        connection = await aiosqlite.connect(path, isolation_level=None, factory=writer)
+        writer, raw = await open_writer(path)
         try:
-            disk = SqliteDisk(connection, made[-1], _open_reader(path), path)
+            await on_thread(writer, raw, set_up)
+            disk = SqliteDisk(writer, raw, open_reader(path), path)
         except BaseException:
-            await connection.close()
+            await writer.close()
             raise
         try:
             await disk._open(keep_ballast=keep_ballast)
@@ -392,16 +299,6 @@ def _ballast(path: Path) -> Ballast:
     return Ballast(path.with_name(path.name + ".ballast"), BALLAST_BYTES)
 
 
-def _open_reader(path: Path) -> sqlite3.Connection:
-    reader = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    try:
-        harden(reader, writer=False, checkpoint_pages=0)
-    except BaseException:
-        reader.close()
-        raise
-    return reader
-
-
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     """Await ``work`` whatever happens to us; a cancellation is passed on afterwards."""
     task = asyncio.get_running_loop().create_task(work)
@@ -421,10 +318,3 @@ async def _checkpoint(writer: aiosqlite.Connection) -> None:
     rows = list(await writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
     if rows[0][0] != 0:
         raise StorageError("another program reads the database and holds its log open")
-
-
-def _rotten(space: Space) -> StorageError:
-    return StorageError(
-        f"a row of {space.name} is rotten: its checksum does not match",
-        hint="fetch it from a peer, or restore a backup",
-    )

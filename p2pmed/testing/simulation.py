@@ -61,19 +61,6 @@ class LinkFaults:
     """Whether a later message may overtake an earlier one."""
 
 
-class _NoNetwork:
-    """A node's replica sends by effects; nothing calls this."""
-
-    def send(self, peer: bytes, message: bytes, *, control: bool) -> bool:
-        return False
-
-    def dial(self, address: str) -> None:
-        return None
-
-    def drop(self, peer: bytes, reason: str) -> None:
-        return None
-
-
 @dataclass(slots=True, eq=False)
 class SimNode:
     """One simulated device; ``replica`` is ``None`` while it has no power."""
@@ -193,7 +180,6 @@ class Simulation:
             rng=node.rng,
             entropy=node.entropy,
             disk=node.disk,
-            network=_NoNetwork(),
         )
         node.life += 1
         node.wake_at = None

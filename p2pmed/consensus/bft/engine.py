@@ -286,9 +286,14 @@ class BftEngine:
 
     def _enter(self, view: int) -> None:
         """R1: a certificate ended the view before; only ever upward."""
-        nullified = view - 1 > self._live.floor and self._live.certified(view - 1) is None
+        ended = view - 1
+        slow = (
+            ended > self._live.floor
+            and self._live.certified(ended) is None
+            and not self._pacemaker.silent(self._ballots.leader(ended), self._now)
+        )
         self._view = self._ballots.view = view
-        self._pacemaker.entered(nullified=nullified)
+        self._pacemaker.entered(slow=slow)
         self._ask_at = None
         self._live.changed = True
 

@@ -5,9 +5,10 @@ Rules:
 * Time only ever makes a node vote to nullify or repeat itself: nothing here touches safety.
 * No timer runs while there is nothing to order, nor while fewer than a quorum are heard;
   an idle or cut-off mesh writes nothing and its views stand still.
-* The wait doubles with each consecutive nullified view, at most ``DOUBLINGS_MAX`` times,
-  and falls back at once when something is decided (tendermint#1464: it must not grow for
-  hours).
+* The wait doubles with each consecutive view that a living leader lost, at most
+  ``DOUBLINGS_MAX`` times, and falls back at once when something is decided
+  (tendermint#1464: it must not grow for hours). A silent leader's view says nothing about
+  the network; counting it would make six absent clinics slow for everybody.
 
 A leader that was silent for ``SILENT_DELTAS`` while a quorum of others spoke is not waited
 for. That is each node's own judgement; nobody needs to agree on who is absent.
@@ -45,7 +46,7 @@ class Pacemaker:
         self._rng = rng
         self._started = now
         self._heard: list[Instant | None] = [None] * seats
-        self._nullified = 0
+        self._slow = 0
         self._repeats = 0
         self._armed_at: Instant | None = None
         self.repeat_at: Instant | None = None
@@ -54,7 +55,7 @@ class Pacemaker:
     @property
     def delta(self) -> int:
         """The present estimate of one message and one flush, in milliseconds."""
-        return DELTA_MS << min(self._nullified, DOUBLINGS_MAX)
+        return DELTA_MS << min(self._slow, DOUBLINGS_MAX)
 
     @property
     def armed(self) -> bool:
@@ -100,16 +101,16 @@ class Pacemaker:
         self._armed_at = None
         self.repeat_at = None
 
-    def entered(self, *, nullified: bool) -> None:
-        """A new view began; ``nullified``: the last one ended without a block."""
-        if nullified:
-            self._nullified += 1
+    def entered(self, *, slow: bool) -> None:
+        """A new view began; ``slow``: the last one was nullified though its leader lives."""
+        if slow:
+            self._slow += 1
         self._repeats = 0
         self.rest()
 
     def decided(self) -> None:
         """A block is final: the network is well, wait short again."""
-        self._nullified = 0
+        self._slow = 0
 
     def give_up_at(self, *, proposal_seen: bool) -> Instant | None:
         """When to vote to nullify this view."""

@@ -1,0 +1,490 @@
+"""A running node, as an embedding program sees it.
+
+``open_node`` gives a ``Node``; leaving its block closes everything. Every coroutine may be
+cancelled: a cancelled ``submit`` may or may not have been written (its outcome is unknown to the
+caller and known to the disk), and the node is never between two states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from p2pmed.aio.clock import SystemClock, SystemEntropy, system_rng
+from p2pmed.discovery.peerbook import Source
+from p2pmed.errors import ConfigError, LocalProtocolError
+from p2pmed.identity.keys import DeviceKeys
+from p2pmed.identity.manifest import open_manifest
+from p2pmed.identity.sealing import box_public
+from p2pmed.ledger.state import Readable
+from p2pmed.ledger.transaction import Entry, LaneKey
+from p2pmed.medical import kinds as medical_kinds
+from p2pmed.medical.discrepancies import open_discrepancies
+from p2pmed.medical.registry import Kind, Registry
+from p2pmed.node import events as node_events
+from p2pmed.node.config import Config, read_config
+from p2pmed.node.events import Draft
+from p2pmed.node.kinds import discovered_kinds
+from p2pmed.node.patients import Patients
+from p2pmed.node.receipts import FinalPlace, Receipt, Waiters
+from p2pmed.node.replica import Identity, Replica
+from p2pmed.node.setup import load_keys, read_chain
+from p2pmed.node.shell import Shell
+from p2pmed.storage.home import Home, HomeFile, open_home
+from p2pmed.sync.founding import Propose
+from p2pmed.wire import cbor
+from p2pmed.wire.codec import Wire
+from p2pmed.world import World
+
+__all__ = ["Happening", "Node", "open_node"]
+
+QUEUE_MAX = 10_000
+"""Happenings kept for one slow reader of ``events``; beyond it, it resumes from its cursor."""
+SUBMIT_MAX = 256
+"""Transactions in one submission."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something ``Node.events`` tells: a transaction arrived, became final, or an alarm."""
+
+    what: Literal["stored", "final", "alarm", "founded"]
+    entry: Entry | None = None
+    body: Wire | None = None
+    verdict: str = ""
+    text: str = ""
+    ids: tuple[bytes, ...] = ()
+    cursor: bytes = b""
+    """Pass it to ``events`` to go on after this one."""
+
+
+class Node:
+    """One node of a network; made by ``open_node``."""
+
+    def __init__(
+        self, shell_of: Callable[[Node], Shell], *, replica: Replica, world: World
+    ) -> None:
+        self.replica = replica
+        self.world = world
+        self.waiters = Waiters()
+        self.patients = Patients(self)
+        self._requests = 0
+        self._replies: dict[int, asyncio.Future[node_events.Reply]] = {}
+        self._listeners: list[deque[Happening]] = []
+        self._heard = asyncio.Event()
+        self.alarms: deque[node_events.Alarm] = deque(maxlen=1_000)
+        self.shell = shell_of(self)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.key.hex()[:12]}>"
+
+    # --- who ----------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> bytes:
+        """The device key (32 bytes)."""
+        return self.replica.me
+
+    @property
+    def network(self) -> bytes:
+        """The network's id (32 bytes)."""
+        return self.replica.identity.network
+
+    @property
+    def keys(self) -> DeviceKeys:
+        """The device's keys; never leave the process."""
+        return self.replica.identity.keys
+
+    @property
+    def port(self) -> int:
+        """The port peers connect to."""
+        return self.shell.port
+
+    @property
+    def ledger(self) -> bytes | None:
+        """The home ledger's id, or ``None`` while there is none."""
+        return self.replica.home.ledger if self.replica.home else None
+
+    @staticmethod
+    def box_public_of(secret: bytes) -> bytes:
+        """The X25519 public key of a secret."""
+        return box_public(secret)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        body: Any,
+        *,
+        patient: bytes = b"",
+        refs: Sequence[bytes] = (),
+        actor: bytes = b"",
+    ) -> Receipt:
+        """Write one transaction; returns when it is durable on this disk.
+
+        ``body`` is a registered body (``Dispense``, ``Recall``, your own), or a clinical fact
+        (``Encounter``, ``Observation``...), which is sealed for its patient.
+        ``patient`` is the pseudonym it is about (16 bytes); ``refs`` are transactions it follows
+        from; ``actor`` is the staff member's key.
+        Raises ``InvalidTransaction`` or ``ConfigError`` (nothing was written), ``StorageError``
+        (the disk failed; the node stops). Cancelled: the outcome is unknown.
+        """
+        if hasattr(body, "to_fhir"):
+            return await self.patients.add(body)
+        draft = Draft(body=body, subject=patient, refs=tuple(refs), actor=actor)
+        return (await self.submit_drafts([draft]))[0]
+
+    async def submit_drafts(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Write several transactions in order, all or none; durable on return."""
+        if not 0 < len(drafts) <= SUBMIT_MAX:
+            raise LocalProtocolError(f"{len(drafts)} transactions where 1 to {SUBMIT_MAX} can be")
+        reply = await self._ask(lambda request: node_events.Submit(request, tuple(drafts)))
+        return [Receipt(self, entry) for entry in reply.entries]
+
+    async def _ask(self, make: Callable[[int], node_events.Command]) -> node_events.Reply:
+        """Give the node a command and wait for its reply; the reply's error is raised."""
+        if self.shell.stopped.done():
+            self.shell.stopped.result()
+        self._requests += 1
+        future: asyncio.Future[node_events.Reply] = asyncio.get_running_loop().create_future()
+        self._replies[self._requests] = future
+        request = self._requests
+        try:
+            self.shell.put(make(request))
+            reply = await future
+        finally:
+            self._replies.pop(request, None)
+        if reply.error is not None:
+            raise reply.error
+        return reply
+
+    # --- meshes and ledgers -------------------------------------------------------------------
+
+    async def found_mesh(
+        self,
+        members: Iterable[bytes] = (),
+        *,
+        engine: Literal["bft", "raft"] = "bft",
+        liars: int | None = None,
+        name: str = "mesh",
+    ) -> bytes:
+        """Found a ledger with ``members`` (device keys in sight); alone with none. Its id.
+
+        Raises ``LocalProtocolError`` if somebody is not in sight or does not sign in time.
+        """
+        propose = Propose(members=tuple(members), engine=engine, liars=liars, name=name)
+        return (await self._ask(lambda request: node_events.FoundMesh(request, propose))).ledger
+
+    async def follow(self, ledger: bytes) -> None:
+        """Take a known ledger as the home ledger, without a seat."""
+        await self._ask(lambda request: node_events.FollowLedger(request, ledger))
+
+    async def import_entries(self, entries: Sequence[bytes]) -> int:
+        """Take in author-log entries from a file; how many were new, durable on return."""
+        reply = await self._ask(lambda request: node_events.ImportEntries(request, tuple(entries)))
+        return reply.count
+
+    async def import_chain(self, ledger: bytes, founding: bytes, blocks: Sequence[bytes]) -> int:
+        """Take in certified blocks from a file; how many heights were new."""
+        reply = await self._ask(
+            lambda request: node_events.ImportChain(request, ledger, founding, tuple(blocks))
+        )
+        return reply.count
+
+    def dial(self, address: str) -> None:
+        """Try to reach a peer at ``host:port``, and remember the address."""
+        self.shell.hint(address, Source.TYPED)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def state(self) -> Readable:
+        """The state with what is provisional applied on top."""
+        return self.replica.overlay.state()
+
+    def final_state(self) -> Readable:
+        """The state as the home ledger certified it; nothing before there is one."""
+        home = self.replica.home
+        return home.chain.state if home else self.replica.empty
+
+    def body(self, entry: Entry) -> Wire | None:
+        """The typed body of a transaction; ``None`` if its type is not known here."""
+        return self.replica.registry.body(entry)
+
+    def find(self, entry_id: bytes) -> Entry | None:
+        """A transaction by its id, or ``None`` if it is not here."""
+        return self.replica.logs.find(entry_id)
+
+    def receipt(self, entry_id: bytes) -> Receipt:
+        """The receipt of any transaction that is here. Raises ``LocalProtocolError`` if not."""
+        entry = self.find(entry_id)
+        if entry is None:
+            raise LocalProtocolError("no such transaction is here")
+        return Receipt(self, entry)
+
+    def final_place(self, entry: Entry) -> FinalPlace | None:
+        """Where a transaction became final in the home ledger, or ``None``."""
+        home = self.replica.home
+        height = home.chain.height_of(entry) if home else None
+        if home is None or height is None:
+            return None
+        verdict = home.chain.verdict_of(entry)
+        assert verdict is not None
+        return FinalPlace(home.ledger, height, verdict)
+
+    def is_anchored(self, entry: Entry) -> bool:
+        """Whether a county's certified ledger has it (``node/county.py`` says what that means)."""
+        return self.replica.is_anchored(entry)
+
+    def discrepancies(self) -> list[dict[str, Any]]:
+        """Contradictions that nobody has resolved: of the home ledger, and told by a county."""
+        found = {
+            (row.first, row.second): {
+                "reason": row.reason,
+                "first": row.first.hex(),
+                "second": row.second.hex(),
+                "told_by": "ledger",
+            }
+            for row in open_discrepancies(self.state())
+        }
+        for first, second, reason in self.replica.county_alarms():
+            found.setdefault(
+                (first, second),
+                {
+                    "reason": reason,
+                    "first": first.hex(),
+                    "second": second.hex(),
+                    "told_by": "county",
+                },
+            )
+        return [found[key] for key in sorted(found)]
+
+    def status(self) -> dict[str, Any]:
+        """What people want to know of the node, as plain values."""
+        home = self.replica.home
+        logs = self.replica.logs
+        entries = sum(next_seq for _, next_seq in logs.frontier())
+        pending = 0
+        if home is not None:
+            chain = home.chain
+            pending = sum(
+                max(0, next_seq - chain.ordered_next(lane)) for lane, next_seq in logs.frontier()
+            )
+        return {
+            "device": self.key.hex(),
+            "network": self.network.hex(),
+            "port": self.port,
+            "peers": len(self.replica.links),
+            "logs": len(logs),
+            "entries": entries,
+            "pending": pending if home else entries,
+            "ledger": home.ledger.hex() if home else None,
+            "ledger_name": home.founding.genesis.name if home else None,
+            "engine": home.founding.genesis.engine if home else None,
+            "seat": home.seat if home else None,
+            "height": home.chain.height if home else 0,
+            "state_root": home.chain.state_root.hex() if home else None,
+            "consensus": dict(home.engine.status()) if home and home.engine else None,
+            "halted": home.halted if home else "",
+            "ledgers": {name.hex(): height for name, height in self.replica.chains.heads()},
+            "discovery": self.shell.discovery_status,
+            "discrepancies": len(self.discrepancies()),
+        }
+
+    async def events(
+        self, *, kinds: Iterable[type[Wire]] | None = None, cursor: bytes | None = None
+    ) -> AsyncIterator[Happening]:
+        """What happens, from now on or after ``cursor``; ends when the node closes.
+
+        ``kinds`` keeps transactions of those bodies (alarms always come). A reader that is too
+        slow loses nothing: it is taken back to the author logs at its own cursor.
+        """
+        wanted = tuple(kinds) if kinds is not None else None
+        position = (
+            _read_cursor(cursor) if cursor is not None else dict(self.replica.logs.frontier())
+        )
+        queue: deque[Happening] = deque(maxlen=QUEUE_MAX)
+        self._listeners.append(queue)
+        try:
+            while True:
+                for entry in self._after(position):
+                    position[entry.lane] = entry.seq + 1
+                    body = self.body(entry)
+                    if wanted is None or isinstance(body, wanted):
+                        yield Happening(
+                            what="stored", entry=entry, body=body, cursor=_cursor(position)
+                        )
+                while queue:
+                    happening = queue.popleft()
+                    is_wanted = wanted is None or happening.body is None
+                    if is_wanted or isinstance(happening.body, wanted or ()):
+                        yield happening
+                await self._next_news()
+        finally:
+            self._listeners.remove(queue)
+
+    async def _next_news(self) -> None:
+        heard = self._heard
+        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(heard.wait())}
+        try:
+            await asyncio.wait(waiting | {self.shell.stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        if self.shell.stopped.done():
+            self.shell.stopped.result()
+
+    def _after(self, position: dict[LaneKey, int]) -> list[Entry]:
+        logs = self.replica.logs
+        found = []
+        for lane, next_seq in logs.frontier():
+            found += list(logs.entries(lane, position.get(lane, 0), next_seq))
+        return found
+
+    # --- from the shell -----------------------------------------------------------------------
+
+    def on_reply(self, reply: node_events.Reply) -> None:
+        """The node answered a command."""
+        future = self._replies.get(reply.request)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def on_notice(self, notice: node_events.Notice) -> None:
+        """The node says that something happened."""
+        match notice:
+            case node_events.PeerHolds(_, lane, _):
+                self.waiters.moved(lane)
+                return
+            case node_events.EntriesStored():
+                pass
+            case node_events.Final(_, height, entries, verdicts):
+                for entry, verdict in zip(entries, verdicts, strict=True):
+                    self._tell(
+                        Happening(
+                            what="final",
+                            entry=entry,
+                            body=self.body(entry) if self._listeners else None,
+                            verdict=verdict.code,
+                            text=str(height),
+                        )
+                    )
+                for lane in dict.fromkeys(entry.lane for entry in entries):
+                    self.waiters.moved(lane)
+            case node_events.AnchorsMoved():
+                self.waiters.moved_all()
+            case node_events.Alarm(kind, ids, text):
+                self.alarms.append(notice)
+                self._tell(Happening(what="alarm", text=f"{kind} {text}".strip(), ids=ids))
+            case node_events.LedgerFounded(ledger):
+                self._tell(Happening(what="founded", ids=(ledger,)))
+            case node_events.Halted(ledger, reason):
+                self._tell(Happening(what="alarm", text=f"halted: {reason}", ids=(ledger,)))
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+    def _tell(self, happening: Happening) -> None:
+        for queue in self._listeners:
+            queue.append(happening)
+
+    def on_stopped(self, error: BaseException) -> None:
+        """The node cannot go on."""
+        for future in self._replies.values():
+            if not future.done():
+                future.set_exception(error)
+        self.waiters.fail(error)
+
+
+def _cursor(position: dict[LaneKey, int]) -> bytes:
+    rows = [[lane.to_bytes(), position[lane]] for lane in sorted(position)]
+    return cbor.encode(rows)
+
+
+def _read_cursor(cursor: bytes) -> dict[LaneKey, int]:
+    rows = cbor.decode(cursor, limit=8 * 1024 * 1024)
+    return {LaneKey.from_bytes(lane): seq for lane, seq in rows}
+
+
+@asynccontextmanager
+async def open_node(
+    home: str | Path,
+    *,
+    passphrase: str,
+    kinds: Iterable[Kind[Any]] = (),
+    config: Config | None = None,
+    app: Any = None,
+    network: bool = True,
+) -> AsyncIterator[Node]:
+    """Open the node whose home is the folder ``home``, and run it until the block ends.
+
+    ``kinds`` adds transaction types of your own. ``config`` overrides ``p2pmed.toml``. ``app`` is
+    an ``aiohttp.web.Application`` of yours, not yet started, on whose port peers shall connect;
+    without it the node listens on its own. ``network=False`` works on the disk only.
+
+    Raises ``ConfigError`` (no home, in use, a port taken, a wrong setting), ``Locked`` (the
+    passphrase), ``CredentialError``, ``StorageError``. Cancelling closes everything in order.
+    """
+    folder = Path(home)
+    keys = await asyncio.to_thread(load_keys, folder, passphrase)
+    async with open_home(folder) as opened:
+        settings = config or read_config(opened.read(HomeFile.CONFIG).decode())
+        identity = await _identity(opened, folder, keys)
+        world = World(
+            clock=SystemClock(),
+            rng=system_rng(),
+            entropy=SystemEntropy(),
+            disk=opened.disk,
+            network=None,
+        )
+        registry = Registry([*medical_kinds(), *discovered_kinds(), *kinds])
+        replica = Replica(world=world, identity=identity, registry=registry, policy=settings.mesh)
+
+        def shell_of(node: Node) -> Shell:
+            return Shell(
+                replica=replica,
+                world=world,
+                disk=opened.disk,
+                config=settings,
+                on_notice=node.on_notice,
+                on_reply=node.on_reply,
+            )
+
+        node = Node(shell_of, replica=replica, world=world)
+        node.shell.stopped.add_done_callback(
+            lambda stopped: _report(node, stopped) if not stopped.cancelled() else None
+        )
+        if app is not None:
+            node.shell.links.attach(app)
+        try:
+            async with node.shell.run(listen=app is None, network=network):
+                yield node
+        finally:
+            node.patients.forget_keys()
+            node.on_stopped(LocalProtocolError("the node is closed"))
+            node.shell.stopped.cancel()
+
+
+def _report(node: Node, stopped: asyncio.Future[None]) -> None:
+    error = stopped.exception()
+    if error is not None:
+        node.on_stopped(error)
+
+
+async def _identity(opened: Home, folder: Path, keys: DeviceKeys) -> Identity:
+    """Who the node is; a home that went back in time continues as a new incarnation."""
+    with contextlib.suppress(ConfigError):
+        if opened.restored:
+            await opened.adopt(SystemEntropy().token(16))
+    manifest, network = open_manifest(opened.read(HomeFile.MANIFEST))
+    return Identity(
+        manifest=manifest,
+        network=network,
+        keys=keys,
+        chain=read_chain(folder),
+        incarnation=opened.incarnation,
+        boot=opened.count,
+    )

@@ -1,0 +1,375 @@
+"""Patients and their records, as a program sees them: plain in, sealed on the disk.
+
+Keys: a patient's key ring is opened from whatever was wrapped to this device (a registration, a
+grant, a new epoch) with its X25519 key, and kept in a bounded cache. Nothing here is written in
+the clear; what is read is given to the caller and not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p2pmed.errors import Denied, InvalidTransaction, LocalProtocolError
+from p2pmed.identity.sealing import box_id
+from p2pmed.ledger.transaction import Entry
+from p2pmed.medical.consent import (
+    EPOCH_PURPOSE,
+    AccessGrant,
+    AccessRevoke,
+    Grant,
+    Purpose,
+    current_epoch,
+    readers,
+)
+from p2pmed.medical.fhir import Resource, read_resource
+from p2pmed.medical.keyring import EVERY_CATEGORY, Category, KeyCache, KeyRing
+from p2pmed.medical.patients import (
+    REGISTRATION_PURPOSE,
+    PatientRegister,
+    patient_row,
+)
+from p2pmed.medical.records import (
+    Part,
+    Place,
+    RecordAdd,
+    RecordAmend,
+    RecordDraft,
+    RecordRetract,
+    open_record,
+    record_row,
+    seal_record,
+)
+from p2pmed.node.events import Draft
+
+if TYPE_CHECKING:
+    from p2pmed.node.node import Node
+    from p2pmed.node.receipts import Receipt
+
+__all__ = ["Patients", "TimelineItem"]
+
+SUBJECT_KINDS = frozenset({"patient.register", "record.add", "record.amend", "record.retract"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TimelineItem:
+    """One record of a patient, opened."""
+
+    id: bytes
+    kind: str
+    """FHIR resource type; empty if this device may not read it."""
+    resource: bytes | None
+    """The FHIR JSON as it came in; ``None`` if this device may not read it."""
+    occurred_ms: int | None
+    recorded_ms: int
+    author: bytes
+    final: bool
+    retracted: bool
+    superseded: bool
+
+
+class Patients:
+    """``node.patients``."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._cache = KeyCache()
+
+    # --- writing ----------------------------------------------------------------------------
+
+    async def register(
+        self,
+        demographics: Any,
+        *,
+        catchment: str = "",
+        readers: Iterable[bytes] = (),
+    ) -> tuple[bytes, Receipt]:
+        """Register a patient; the pseudonym (16 bytes) and the receipt.
+
+        ``demographics`` is a typed ``Demographics`` (its ``patient`` is the new pseudonym, 16
+        random bytes: ``new_pseudonym``) or the bytes of a FHIR Patient. ``readers`` are X25519 keys of others who shall read from the start. The patient's own key pair is made
+        here; its secret is wrapped to nobody and returned by ``new_card`` only.
+        """
+        resource = _resource(demographics)
+        if resource.type != "Patient":
+            raise InvalidTransaction(f"a patient is registered by a Patient, not a {resource.type}")
+        pseudonym = getattr(demographics, "patient", None) or self.new_pseudonym()
+        drafts = self.registration(resource, pseudonym, catchment=catchment, readers=readers)
+        receipts = await self._node.submit_drafts(drafts)
+        return pseudonym, receipts[-1]
+
+    def new_pseudonym(self) -> bytes:
+        """16 random bytes for a patient to be registered."""
+        return self._node.world.entropy.token(16)
+
+    def registration(
+        self,
+        resource: Resource,
+        pseudonym: bytes,
+        *,
+        catchment: str = "",
+        readers: Iterable[bytes] = (),
+    ) -> list[Draft]:
+        """The drafts that register a patient under a new pseudonym."""
+        entropy = self._node.world.entropy
+        ring = KeyRing.generate(pseudonym, entropy)
+        secret = entropy.token(32)
+        patient_key = self._node.box_public_of(secret)
+        own = self._node.keys.box_public
+        grantees = dict.fromkeys((own, patient_key, *readers))
+        wraps = tuple(
+            ring.wrap(key, network=self._node.network, purpose=REGISTRATION_PURPOSE)
+            for key in grantees
+        )
+        sealed = seal_record(resource, ring=ring, place=self._place(pseudonym), entropy=entropy)
+        self._cache.add(ring)
+        drafts = _part_drafts(sealed, pseudonym, ())
+
+        def body(ids: Sequence[bytes]) -> PatientRegister:
+            return PatientRegister(
+                catchment=catchment,
+                patient_key=patient_key,
+                wraps=wraps,
+                sealed=sealed.added(ids[: len(sealed.parts)]).sealed,
+            )
+
+        return [*drafts, Draft(body=body, subject=pseudonym)]
+
+    async def add(self, record: Any, *, patient: bytes | None = None) -> Receipt:
+        """Add a record: a typed one (which names its patient), or FHIR bytes with ``patient``.
+
+        Raises ``InvalidTransaction`` (the field is named) or ``Denied``.
+        """
+        subject = patient if patient is not None else record.patient
+        drafts = self.addition(_resource(record), subject)
+        return (await self._node.submit_drafts(drafts))[-1]
+
+    def addition(self, resource: Resource, patient: bytes) -> list[Draft]:
+        """The drafts that add one resource to a patient's record."""
+        sealed = self._seal(resource, patient)
+        refs = self._refs(patient)
+        parts = _part_drafts(sealed, patient, refs)
+
+        def body(ids: Sequence[bytes]) -> RecordAdd:
+            return sealed.added(ids[: len(sealed.parts)])
+
+        return [*parts, Draft(body=body, subject=patient, refs=refs)]
+
+    async def amend(self, target: bytes, record: Any, *, reason: str) -> Receipt:
+        """Put a new version in the place of record ``target`` (its transaction id)."""
+        patient = self._subject_of(target)
+        sealed = self._seal(_resource(record), patient)
+        refs = tuple(dict.fromkeys((*self._refs(patient), target)))
+        parts = _part_drafts(sealed, patient, refs)
+
+        def body(ids: Sequence[bytes]) -> RecordAmend:
+            return sealed.amended(target, reason, ids[: len(sealed.parts)])
+
+        drafts = [*parts, Draft(body=body, subject=patient, refs=refs)]
+        return (await self._node.submit_drafts(drafts))[-1]
+
+    async def retract(self, target: bytes, *, reason: str) -> Receipt:
+        """Say that record ``target`` should not have been written; it stays, marked."""
+        patient = self._subject_of(target)
+        refs = tuple(dict.fromkeys((*self._refs(patient), target)))
+        body = RecordRetract(record=target, reason=reason)
+        return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
+
+    async def grant(
+        self,
+        patient: bytes,
+        reader: bytes,
+        *,
+        categories: Iterable[Category] = EVERY_CATEGORY,
+        purpose: Purpose = Purpose.TREATMENT,
+        since_ms: int = 0,
+        until_ms: int = 0,
+    ) -> Receipt:
+        """Let the holder of the X25519 key ``reader`` read ``categories``."""
+        ring = self.ring(patient).only(categories)
+        wrapped = ring.wrap(reader, network=self._node.network, purpose=purpose.value)
+        body = AccessGrant(
+            grantee_key=reader,
+            purpose=purpose.value,
+            epoch=ring.epoch,
+            since=since_ms,
+            until=until_ms,
+            wrapped=wrapped.wrapped,
+        )
+        draft = Draft(body=body, subject=patient, refs=self._refs(patient))
+        return (await self._node.submit_drafts([draft]))[-1]
+
+    async def revoke(self, patient: bytes, grant: bytes) -> Receipt:
+        """End a grant: a new epoch of keys, wrapped to all other readers and the patient."""
+        state = self._node.state()
+        ring = self.ring(patient)
+        row = patient_row(state, patient)
+        found = next((g for g in readers(state, patient) if g.id == grant), None)
+        if row is None or found is None:
+            raise LocalProtocolError("no such grant in force", hint="see `patient readers`")
+        epoch = max(current_epoch(state, patient), ring.epoch) + 1
+        fresh = KeyRing.generate(patient, self._node.world.entropy, epoch=epoch)
+        keys = {box_id(self._node.keys.box_public): self._node.keys.box_public}
+        for other in readers(state, patient):
+            if other.id != grant and other.row.grantee_key:
+                keys[other.row.grantee] = other.row.grantee_key
+        keys.pop(found.row.grantee, None)
+        keys[box_id(row.patient_key)] = row.patient_key
+        wraps = tuple(
+            fresh.wrap(keys[name], network=self._node.network, purpose=EPOCH_PURPOSE)
+            for name in sorted(keys)
+        )
+        refs = tuple(dict.fromkeys((*self._refs(patient), found.row.entry)))
+        body = AccessRevoke(grant=grant, epoch=epoch, wraps=wraps)
+        self._cache.add(fresh)
+        return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
+
+    def _seal(self, resource: Resource, patient: bytes) -> RecordDraft:
+        return seal_record(
+            resource,
+            ring=self.ring(patient),
+            place=self._place(patient),
+            entropy=self._node.world.entropy,
+        )
+
+    def _place(self, patient: bytes, author: bytes | None = None) -> Place:
+        return Place(network=self._node.network, patient=patient, author=author or self._node.key)
+
+    def _refs(self, patient: bytes) -> tuple[bytes, ...]:
+        """The registration, where another device made it."""
+        row = patient_row(self._node.state(), patient)
+        if row is None or row.author == self._node.key:
+            return ()
+        return (row.entry,)
+
+    def _subject_of(self, record: bytes) -> bytes:
+        row = record_row(self._node.state(), record)
+        if row is None:
+            raise LocalProtocolError("no such record is known here")
+        return row.subject
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def known(self) -> list[bytes]:
+        """Pseudonyms of all patients registered, final or provisional."""
+        from p2pmed.medical.patients import PATIENTS
+
+        return [pseudonym for pseudonym, _ in PATIENTS.scan(self._node.state())]
+
+    def readers(self, patient: bytes) -> list[Grant]:
+        """Grants in force."""
+        return readers(self._node.state(), patient)
+
+    def ring(self, patient: bytes) -> KeyRing:
+        """The patient's keys that this device holds. Raises ``Denied`` if it holds none."""
+        ring = self._cache.get(patient)
+        wanted = current_epoch(self._node.state(), patient)
+        if ring is None or ring.epoch < wanted:
+            ring = self._open_ring(patient)
+        if ring is None or not len(ring):
+            raise Denied(
+                "this device holds no key of that patient",
+                hint="ask the patient for a grant",
+            )
+        return ring
+
+    def _open_ring(self, patient: bytes) -> KeyRing | None:
+        own = box_id(self._node.keys.box_public)
+        ring: KeyRing | None = None
+        for entry in self.entries(patient):
+            for wrapped, purpose in _wraps(self._node.body(entry), own):
+                opened = KeyRing.open(
+                    wrapped,
+                    self._node.keys.box_secret,
+                    patient=patient,
+                    network=self._node.network,
+                    purpose=purpose,
+                )
+                ring = self._cache.add(opened)
+        return ring
+
+    def entries(self, patient: bytes) -> list[Entry]:
+        """Everything written about a patient that is here, by hybrid logical clock."""
+        found = self._node.replica.logs.about(patient)
+        return sorted(found, key=lambda entry: (entry.envelope.hlc, entry.id))
+
+    async def timeline(self, patient: bytes, *, as_of_ms: int | None = None) -> list[TimelineItem]:
+        """The patient's records in causal order, opened where this device may."""
+        state = self._node.state()
+        items = []
+        for entry in self.entries(patient):
+            body = self._node.body(entry)
+            if not isinstance(body, PatientRegister | RecordAdd | RecordAmend):
+                continue
+            recorded = entry.envelope.hlc >> 16
+            if as_of_ms is not None and recorded > as_of_ms:
+                continue
+            row = record_row(state, entry.id)
+            opened = self.open(entry)
+            items.append(
+                TimelineItem(
+                    id=entry.id,
+                    kind=opened[0] if opened else "",
+                    resource=opened[1] if opened else None,
+                    occurred_ms=opened[2] if opened else None,
+                    recorded_ms=recorded,
+                    author=entry.author,
+                    final=self._node.final_place(entry) is not None,
+                    retracted=bool(row and row.retracted),
+                    superseded=bool(row and row.superseded_by),
+                )
+            )
+        return items
+
+    def open(self, entry: Entry) -> tuple[str, bytes, int | None] | None:
+        """Type, bytes and time of a sealed record; ``None`` if this device may not read it."""
+        body = self._node.body(entry)
+        if not isinstance(body, PatientRegister | RecordAdd | RecordAmend):
+            return None
+        patient = entry.envelope.subject
+        try:
+            opened = open_record(
+                body.sealed,
+                ring=self.ring(patient),
+                place=self._place(patient, entry.author),
+                parts=self._parts(body.sealed.parts),
+            )
+        except Denied:
+            return None
+        return opened.type, opened.resource, opened.occurred_ms
+
+    def _parts(self, ids: Sequence[bytes]) -> list[Part]:
+        parts = []
+        for part_id in ids:
+            entry = self._node.replica.logs.find(part_id)
+            body = self._node.body(entry) if entry else None
+            if not isinstance(body, Part):
+                raise LocalProtocolError("a part of this record is not here yet")
+            parts.append(body)
+        return parts
+
+    def forget_keys(self) -> None:
+        """Drop every open key: the session is over."""
+        self._cache.lock()
+
+
+def _resource(record: Any) -> Resource:
+    raw = record if isinstance(record, bytes) else record.to_fhir()
+    return read_resource(raw)
+
+
+def _part_drafts(sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...]) -> list[Draft]:
+    return [Draft(body=part, subject=subject, refs=refs) for part in sealed.parts]
+
+
+def _wraps(body: Any, own: bytes) -> list[tuple[bytes, str]]:
+    """Wrapped key rings in ``body`` for the grantee ``own``, with what they are bound to."""
+    match body:
+        case PatientRegister(wraps=wraps):
+            return [(w.wrapped, REGISTRATION_PURPOSE) for w in wraps if w.grantee == own]
+        case AccessRevoke(wraps=wraps):
+            return [(w.wrapped, EPOCH_PURPOSE) for w in wraps if w.grantee == own]
+        case AccessGrant() if box_id(body.grantee_key) == own:
+            return [(body.wrapped, body.purpose)]
+    return []
