@@ -7,9 +7,9 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
-
 from p2pmed.engine import DeadlineReached, Instant
 from p2pmed.gossip.admission import UNITS_BURST_MAX, UNITS_PER_SECOND
 from p2pmed.gossip.engine import GossipEngine
@@ -97,6 +97,8 @@ class Node:
     sent: Counter[str] = field(default_factory=Counter)
     dropped: list[str] = field(default_factory=list)
     honest: bool = True
+    staged: dict[LaneKey, int] = field(default_factory=dict)
+    """Where lanes end with what is being flushed."""
 
 
 class Net:
@@ -252,13 +254,13 @@ class Net:
 
     def ingest(self, node: Node, effect: Ingest) -> None:
         node.payloads += len(effect.entries)
-        fresh, ahead = [], {}
+        fresh = []
         for raw in effect.entries:
             lane, seq = LaneKey.from_bytes(raw[:48]), int.from_bytes(raw[48:56], "big")
-            due = ahead.get(lane, node.store.next_seq(lane))
+            due = max(node.store.next_seq(lane), node.staged.get(lane, 0))
             if seq == due:
                 fresh.append((lane, seq, raw))
-                ahead[lane] = due + 1
+                node.staged[lane] = due + 1
             elif seq > due:
                 gap = Gap(lane, due, seq, effect.peer)
                 self.at(0, lambda gap=gap: self.step(node.me, gap))
@@ -359,7 +361,7 @@ def test_a_relay_answers_those_who_are_not_connected_to_the_author() -> None:
     """In a line of five, an entry reaches the far end by Have and Want, each payload once."""
     net = Net(5, 3)
     names = list(net.nodes)
-    for a, b in zip(names, names[1:], strict=False):
+    for a, b in pairwise(names):
         net.connect(a, b)
     net.run(1_000)
     for node in net.nodes.values():
@@ -389,20 +391,22 @@ def test_equal_stores_meet_for_the_price_of_a_digest() -> None:
     assert all(view.in_step for view in net.nodes[a].engine.peers())
 
 
-@pytest.mark.parametrize(("count", "limit"), [(4, 600), (20, 900), (50, 1_300)])
+@pytest.mark.parametrize(("count", "limit"), [(4, 600), (20, 900), (50, 1_100)])
 def test_idle_cost_stays_small(count: int, limit: int) -> None:
     """An idle cell sends little: the bytes of messages per node and second, before encryption."""
     net = Net(count, 2, measure=True)
     for node in net.nodes.values():
         node.engine.set_status(1 << 50, 1_700_000_000_000, [(bytes(32), 1_000)])
     net.mesh()
+    net.measure = False
     net.run(5_000)
+    net.measure = True
     for node in net.nodes.values():
-        node.sent_bytes = 0
         node.sent.clear()
-    net.run(20_000)
-    rate = max(node.sent_bytes for node in net.nodes.values()) / 20
-    messages = max(node.sent.total() for node in net.nodes.values()) / 20
+        node.sent_bytes = 0
+    net.run(10_000)
+    rate = max(node.sent_bytes for node in net.nodes.values()) / 10
+    messages = max(node.sent.total() for node in net.nodes.values()) / 10
     print(f"idle n={count}: {rate:.0f} B/s, {messages:.1f} messages/s per node")
     assert rate < limit
 
@@ -432,7 +436,7 @@ def test_all_lanes_equal_after_any_trouble(seed: int) -> None:
             net.step(a, SendRefused(b))
         net.run(net.rng.choice([5, 50, 500, 3_000]))
     net.mesh()
-    net.settle(120_000)
+    net.settle(600_000)
     net.run(1)
     assert len({node.engine.frontier_digest() for node in net.nodes.values()}) == 1
     assert net.nodes[names[0]].engine.frontier_digest() == digest_of(
