@@ -171,10 +171,9 @@ def _check_add(act: Act[RecordAdd], view: View) -> Rejection | None:
 
 
 def _check_part(act: Act[Part], view: View) -> Rejection | None:
-    fault = about_patient(act, view)
-    if fault is None and act.body.index >= act.body.total:
-        return Rejection.MALFORMED
-    return fault
+    """A part comes before what names it, which may be the registration: no patient is asked for."""
+    whole = bool(act.entry.envelope.subject) and act.body.index < act.body.total
+    return None if whole else Rejection.MALFORMED
 
 
 def _check_amend(act: Act[RecordAmend], view: View) -> Rejection | None:
@@ -253,7 +252,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_part,
         apply=_apply_part,
         ordered=False,
-        rules="Refused unless the patient is registered and the index below the total.",
+        rules="Refused unless it names a patient and its index is below the total.",
     ),
     Kind(
         name="record.amend",

@@ -257,6 +257,12 @@ def test_part_outside_its_whole(clinic: Clinic, registered: bytes) -> None:
     assert clinic.write(Part(index=0, total=1, data=b"x"))[1] == "malformed"
     assert clinic.write(Part(index=0, total=2, data=bytes(64 * 1024 + 1)))[1] == "malformed"
     assert clinic.write(Part(index=1, total=2, data=b"x"))[1] == "applied"
+    assert clinic.write(Part(index=1, total=2, data=b"x"), patient=b"")[1] == "malformed"
+
+
+def test_parts_may_come_before_the_registration(clinic: Clinic) -> None:
+    """Demographics with a photograph are cut as well, and their parts are signed first."""
+    assert clinic.write(Part(index=0, total=2, data=b"x"))[1] == "applied"
 
 
 def test_body_neither_inline_nor_in_parts(clinic: Clinic, ring: KeyRing, registered: bytes) -> None:
