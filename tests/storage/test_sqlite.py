@@ -71,7 +71,9 @@ async def test_committed_rows_are_there_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     async with open_disk(path, create=True) as disk:
         fill(disk, 1)
+        assert disk.staged_bytes > 1_000
         await disk.commit()
+        assert disk.staged_bytes == 0
         fill(disk, 2)
     async with open_disk(path, create=False) as disk:
         assert count(disk) == 1
@@ -149,6 +151,10 @@ async def test_missing_file_and_folder(tmp_path: Path) -> None:
         async with open_disk(tmp_path / "node.db", create=False):
             pass
     assert not (tmp_path / "node.db").exists()
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(StorageError, match="cannot be opened"):
+        async with open_disk(tmp_path / "folder.db", create=True):
+            pass
     with pytest.raises(ConfigError, match="no folder"):
         async with open_disk(tmp_path / "away" / "node.db", create=True):
             pass

@@ -14,7 +14,7 @@ from commit_script import COUNT_KEY, Rows
 from p2pmed.storage.sqlite import open_disk
 from p2pmed.world import Space
 
-IMAGES = int(os.environ.get("P2PMED_IMAGES", "200"))
+IMAGES = int(os.environ.get("P2PMED_IMAGES", "160"))
 """Disks tried; the release run sets thousands."""
 COMMITS = 60
 CHECKPOINT_PAGES = 60
