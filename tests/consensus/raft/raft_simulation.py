@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,7 @@ from p2pmed.consensus.interface import (
     Work,
     header_digest,
 )
-from p2pmed.consensus.raft import RaftEngine
+from p2pmed.consensus.raft import RaftEngine, replica
 from p2pmed.engine import DeadlineReached, Instant, Persisted
 from p2pmed.quorum.certificate import Certificate, Epoch, Validator, VoteKind, check_certificate
 from p2pmed.wire.hashing import hash_bytes
@@ -172,9 +173,7 @@ EngineMaker = Callable[..., RaftEngine]
 class World:
     """Members, a network that may do anything but forge, disks that may forget the unflushed."""
 
-    def __init__(
-        self, seed: int, members: int, *, make: EngineMaker = RaftEngine, log_keep: int = 0
-    ) -> None:
+    def __init__(self, seed: int, members: int, *, make: EngineMaker = RaftEngine) -> None:
         self.dice = random.Random(seed)
         self.epoch = make_epoch(members)
         self.make = make
@@ -372,6 +371,8 @@ class World:
         others = [m for m in self.members if (m.seat, member.seat) not in self.cut and m.engine]
         source = max(others, key=lambda m: len(m.chain))
         for block, certificate in source.chain[len(member.chain) :][:8]:
+            if block.header.height != len(member.chain) + 1:
+                continue  # decided meanwhile by the core itself
             proof = certificate or next(
                 c for _, c in source.chain[block.header.height :] if c is not None
             )
@@ -410,6 +411,8 @@ class World:
                 digest,
             ):
                 raise Violation("a certificate is for something else")
+        if digest not in member.book.parents:
+            raise Violation("a block was decided that the application did not call VALID")
         self._agree(block)
         member.chain.append((block, certificate))
         member.disk.staged.append(("block", (block, certificate)))
@@ -479,6 +482,15 @@ class World:
         ]
         return max(live, key=lambda m: m.engine.status()["term"], default=None)
 
+    def disturb(self, seat: int) -> None:
+        """Make a member campaign at once, as if its leader had told it to."""
+        member = self.members[seat]
+        if member.engine is None or member.engine._replica.role is replica.Role.LEADER:
+            return
+        member.engine._replica.now = self.now
+        member.engine._election._campaign(forced=True)
+        self.perform(member, member.engine._settle())
+
     def elect(self, within: int = 20_000) -> Member:
         self.run(self.now + within, stop=lambda: self.leader() is not None)
         leader = self.leader()
@@ -497,6 +509,21 @@ class Faults:
     flush_ms: tuple[int, int]
     crash: float
     partition: float
+    restless: float
+    """Chance a round of an election without need: Raft's safety may not depend on time."""
+    keep: int
+    """Decided entries that a log keeps: few, so that floors move within a run."""
+
+
+@contextmanager
+def keeping(entries: int) -> Iterator[None]:
+    """Logs that keep so many decided entries."""
+    before = replica.LOG_KEEP_ENTRIES
+    replica.LOG_KEEP_ENTRIES = entries
+    try:
+        yield
+    finally:
+        replica.LOG_KEEP_ENTRIES = before
 
 
 def draw(seed: int) -> Faults:
@@ -509,12 +536,19 @@ def draw(seed: int) -> Faults:
         flush_ms=dice.choice(((0, 1), (1, 10), (5, 80), (20, 500))),
         crash=dice.choice((0.0, 0.1, 0.3, 0.6)),
         partition=dice.choice((0.0, 0.2, 0.5)),
+        restless=dice.choice((0.0, 0.0, 0.3, 0.9)),
+        keep=dice.choice((1, 4, 512)),
     )
 
 
-def chaos(seed: int, *, make: EngineMaker = RaftEngine, rounds: int = 25) -> World:
+def chaos(seed: int, *, make: EngineMaker = RaftEngine, rounds: int = 40) -> World:
     """One run: faults for a while, then health, then new work decided everywhere."""
     faults = draw(seed)
+    with keeping(faults.keep):
+        return _chaos(seed, faults, make, rounds)
+
+
+def _chaos(seed: int, faults: Faults, make: EngineMaker, rounds: int) -> World:
     world = World(seed, faults.members, make=make)
     dice = random.Random(f"script {seed}")
     world.loss, world.duplicates, world.latency = faults.loss, faults.duplicates, faults.latency
@@ -522,7 +556,7 @@ def chaos(seed: int, *, make: EngineMaker = RaftEngine, rounds: int = 25) -> Wor
         member.flush_ms = faults.flush_ms
     number = 0
     for _ in range(rounds):
-        for _ in range(dice.randint(0, 4)):
+        for _ in range(dice.randint(0, 3)):
             number += 1
             some = tuple(m.seat for m in world.members if dice.random() < 0.8)
             world.submit(number, some)
@@ -538,13 +572,29 @@ def chaos(seed: int, *, make: EngineMaker = RaftEngine, rounds: int = 25) -> Wor
             world.partition(tuple(seats[:split]), tuple(seats[split:]))
         elif dice.random() < 0.4:
             world.heal()
-        world.run(world.now + dice.randint(50, 1_500))
+        leader = world.leader()
+        if leader is not None and dice.random() < faults.partition / 2:
+            _strand(world, leader, dice)
+        if dice.random() < faults.restless:
+            world.disturb(dice.randrange(faults.members))
+        world.run(world.now + dice.choice((dice.randint(1, 30), dice.randint(50, 1_500))))
         world.match_logs()
         for member in world.members:
             if member.engine is None and dice.random() < 0.6:
                 world.boot(member)
     recover(world, number)
     return world
+
+
+def _strand(world: World, leader: Member, dice: random.Random) -> None:
+    """Cut a leader off while its entries are on the way: some arrive, some do not."""
+    world.run(world.now + dice.randint(0, 12))
+    world.cut.update({(leader.seat, m.seat): None for m in world.members if dice.random() < 0.7})
+    if dice.random() < 0.5:
+        world.cut.update({(m.seat, leader.seat): None for m in world.members})
+    if dice.random() < 0.3:
+        world.run(world.now + dice.randint(0, 30))
+        world.crash(leader.seat)
 
 
 def recover(world: World, number: int) -> None:
@@ -555,6 +605,7 @@ def recover(world: World, number: int) -> None:
         member.flush_ms = (1, 10)
         if member.engine is None:
             world.boot(member)
+    world.run(world.now + 25)  # gossip that is under way arrives
     everything = sorted({n for m in world.members for n in m.book.heard} | {number + 1})
     for n in everything:
         world.submit(n)
