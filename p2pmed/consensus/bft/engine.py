@@ -287,13 +287,9 @@ class BftEngine:
     def _enter(self, view: int) -> None:
         """R1: a certificate ended the view before; only ever upward."""
         ended = view - 1
-        slow = (
-            ended > self._live.floor
-            and self._live.certified(ended) is None
-            and not self._pacemaker.silent(self._ballots.leader(ended), self._now)
-        )
+        lost = ended > self._live.floor and self._live.certified(ended) is None
         self._view = self._ballots.view = view
-        self._pacemaker.entered(slow=slow)
+        self._pacemaker.entered(lost=lost, leader=self._ballots.leader(ended), now=self._now)
         self._ask_at = None
         self._live.changed = True
 

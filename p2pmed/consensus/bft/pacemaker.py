@@ -5,13 +5,16 @@ Rules:
 * Time only ever makes a node vote to nullify or repeat itself: nothing here touches safety.
 * No timer runs while there is nothing to order, nor while fewer than a quorum are heard;
   an idle or cut-off mesh writes nothing and its views stand still.
-* The wait doubles with each consecutive view that a living leader lost, at most
-  ``DOUBLINGS_MAX`` times, and falls back at once when something is decided
-  (tendermint#1464: it must not grow for hours). A silent leader's view says nothing about
-  the network; counting it would make six absent clinics slow for everybody.
+* The wait doubles with each consecutive view that was lost, at most ``DOUBLINGS_MAX`` times,
+  and falls back at once when something is decided (tendermint#1464: it must not grow for
+  hours). A silent leader's view says nothing about the network and is not counted, unless a
+  whole rotation was lost: then our idea of silence is too short.
 
-A leader that was silent for ``SILENT_DELTAS`` while a quorum of others spoke is not waited
-for. That is each node's own judgement; nobody needs to agree on who is absent.
+A leader that was silent for ``SILENT_DELTAS`` of the first delta, or for the present delta if
+that is longer, while a quorum of others spoke, is not waited for. That is each node's own
+judgement; nobody needs to agree on who is absent. Silence is measured in pings, which come
+every second whatever the delta: if it grew sixfold with the delta, clinics that vanish
+together would always be waited for a little longer than they have been gone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 from p2pmed.engine import Instant, Rng
+from p2pmed.limits import PING_MS
 
 __all__ = ["DELTA_MS", "DOUBLINGS_MAX", "Pacemaker"]
 
@@ -31,9 +35,11 @@ LEADER_DELTAS: Final = 2
 ADVANCE_DELTAS: Final = 3
 """Until the view must be certified."""
 SILENT_DELTAS: Final = 6
+"""More than one ping, which any living peer sends in time."""
 REPEAT_DELTAS: Final = 4
 REPEAT_MS_MAX: Final = 30_000
 
+assert SILENT_DELTAS * DELTA_MS >= PING_MS + DELTA_MS
 assert LEADER_DELTAS < ADVANCE_DELTAS < REPEAT_DELTAS < SILENT_DELTAS
 
 
@@ -46,6 +52,7 @@ class Pacemaker:
         self._rng = rng
         self._started = now
         self._heard: list[Instant | None] = [None] * seats
+        self._lost = 0
         self._slow = 0
         self._repeats = 0
         self._armed_at: Instant | None = None
@@ -82,7 +89,8 @@ class Pacemaker:
         if leader == self._seat:
             return False
         at = self._heard[leader]
-        return now - (self._started if at is None else at) >= SILENT_DELTAS * self.delta
+        since = self._started if at is None else at
+        return now - since >= max(SILENT_DELTAS * DELTA_MS, self.delta)
 
     def speakers(self, now: Instant) -> list[int]:
         """Other seats heard lately, or all others if none were."""
@@ -101,16 +109,18 @@ class Pacemaker:
         self._armed_at = None
         self.repeat_at = None
 
-    def entered(self, *, slow: bool) -> None:
-        """A new view began; ``slow``: the last one was nullified though its leader lives."""
-        if slow:
-            self._slow += 1
+    def entered(self, *, lost: bool, leader: int, now: Instant) -> None:
+        """A new view began; ``lost``: the one before, of ``leader``, ended without a block."""
+        if lost:
+            self._lost += 1
+            if self._lost > len(self._heard) or not self.silent(leader, now):
+                self._slow += 1
         self._repeats = 0
         self.rest()
 
     def decided(self) -> None:
         """A block is final: the network is well, wait short again."""
-        self._slow = 0
+        self._lost = self._slow = 0
 
     def give_up_at(self, *, proposal_seen: bool) -> Instant | None:
         """When to vote to nullify this view."""

@@ -14,10 +14,11 @@ Rules:
 from __future__ import annotations
 
 from p2pmed.consensus.interface import Header
-from p2pmed.consensus.raft.bounds import LOG_BYTES_MAX, LOG_ENTRIES_MAX
+from p2pmed.consensus.raft.bounds import BEHIND_MS, LOG_BYTES_MAX, LOG_ENTRIES_MAX
 from p2pmed.consensus.raft.log import FloorRow, Slot, open_slot
 from p2pmed.consensus.raft.messages import Append, Floor, Mismatch
 from p2pmed.consensus.raft.replica import Replica, Role
+from p2pmed.engine import Instant
 from p2pmed.errors import DecodeError
 
 __all__ = ["Following"]
@@ -30,6 +31,8 @@ class Following:
         self._replica = replica
         self._floor: Floor | None = None
         """What the leader offered and our decided height does not reach yet."""
+        self._lagging_since: tuple[int, Instant] | None = None
+        """Decided height, and since when it stands below the leader's."""
         self.answer: int | None = None
         """Index to confirm to the leader at the end of this step."""
         self.answers_heartbeat = False
@@ -72,8 +75,17 @@ class Following:
         else:
             self.answer = matched
             self.answers_heartbeat = not message.entries
-        if r.finality.height < min(r.log.floor.height, message.decided):
-            r.behind(message.decided, seat)  # our own rows are newer than our blocks
+        self._notice_lag(message.decided, seat)
+
+    def _notice_lag(self, decided: int, seat: int) -> None:
+        """Ask for blocks when the log does not lead to them: no bodies, or no certificate."""
+        r = self._replica
+        if r.finality.height >= decided:
+            self._lagging_since = None
+        elif self._lagging_since is None or self._lagging_since[0] != r.finality.height:
+            self._lagging_since = (r.finality.height, r.now)  # it moves, as far as we know
+        elif r.now >= self._lagging_since[1] + BEHIND_MS:
+            r.behind(decided, seat)
 
     def _accept_leader(self, message: Append | Floor, seat: int, *, idle: bool) -> bool:
         r = self._replica

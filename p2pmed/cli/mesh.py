@@ -1,0 +1,70 @@
+"""``p2pmed mesh found | follow | status``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from p2pmed.cli.session import add_home, ask_node, command, show
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Declare the commands."""
+    group = commands.add_parser("mesh", help="found, follow and see a mesh's ledger")
+    verbs = group.add_subparsers(title="verbs", metavar="VERB", required=True)
+    found = command(
+        verbs,
+        "found",
+        help="found a ledger with devices in sight, or alone",
+        example="p2pmed mesh found --home clinic-a 46f6 bc26 39b4 --engine bft",
+    )
+    add_home(found)
+    found.add_argument("members", nargs="*", help="first digits of keys that `peers` shows")
+    found.add_argument("--engine", choices=("bft", "raft"), default="bft")
+    found.add_argument("--name", default="mesh")
+    found.set_defaults(run=_found)
+    follow = command(
+        verbs,
+        "follow",
+        help="live in a known ledger without a seat",
+        example="p2pmed mesh follow --home insurer 5512f2",
+    )
+    add_home(follow)
+    follow.add_argument("ledger", help="first digits of the ledger's id")
+    follow.set_defaults(run=_follow)
+    status = command(
+        verbs, "status", help="seats, height, engine", example="p2pmed mesh status --home clinic-a"
+    )
+    add_home(status)
+    status.set_defaults(run=_status)
+
+
+def _found(parsed: argparse.Namespace) -> int:
+    values = {"members": parsed.members, "engine": parsed.engine, "name": parsed.name}
+    return show(parsed, ask_node(parsed, "mesh.found", values))
+
+
+def _follow(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "mesh.follow", {"ledger": parsed.ledger}))
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "mesh.show"), lines=_lines)
+
+
+def _lines(answer: Mapping[str, Any]) -> list[str]:
+    if answer["ledger"] is None:
+        return ["this node lives in no ledger yet"]
+    head = (
+        f"{answer['name']} ({answer['engine']}, {len(answer['seats'])} seats, quorum "
+        f"{answer['quorum']}, withstands {answer['liars']} liars), height {answer['height']}"
+    )
+    rows = [
+        f"  seat {row['seat']}  {row['device'][:12]}  {row['name'] or '?'}  "
+        f"{'here' if row['here'] else 'away'}"
+        for row in answer["seats"]
+    ]
+    return [head, *rows]

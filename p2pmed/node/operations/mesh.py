@@ -1,0 +1,88 @@
+"""Meshes: founding by the operator's word, following, seeing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, cast
+
+from p2pmed.errors import ConfigError
+from p2pmed.medical.membership import member
+from p2pmed.node.node import Node
+from p2pmed.node.operations.arguments import Arguments, Operation, Report
+
+__all__ = ["OPERATIONS"]
+
+ENGINES: Final = ("bft", "raft")
+
+
+async def found(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Found a ledger with the named devices; alone if none is named."""
+    engine = arguments.text("engine", "bft", limit=8)
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: one of {', '.join(ENGINES)} is needed")
+    members = [_device(node, text) for text in arguments.texts("members", count_max=20)]
+    ledger = await node.found_mesh(
+        members,
+        engine=cast('Literal["bft", "raft"]', engine),
+        name=arguments.text("name", "mesh", limit=64),
+    )
+    return {"ledger": ledger.hex(), "members": len(members) + 1, "engine": engine}
+
+
+def _device(node: Node, text: str) -> bytes:
+    """A connected device by its key in hex, or by the first digits of it."""
+    found = [peer for peer in node.replica.links if peer.hex().startswith(text.lower())]
+    if len(found) != 1 or len(text) < 4:
+        raise ConfigError(
+            f"{text!r} names {len(found)} connected devices",
+            hint="give at least four digits of a key that `p2pmed peers` shows",
+        )
+    return found[0]
+
+
+async def follow(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Take a known ledger as the home ledger, without a seat."""
+    wanted = arguments.text("ledger", limit=64).lower()
+    known = [name for name, _ in node.replica.chains.heads() if name.hex().startswith(wanted)]
+    if len(known) != 1:
+        raise ConfigError(
+            f"{wanted!r} names {len(known)} known ledgers", hint="see `p2pmed status`"
+        )
+    await node.follow(known[0])
+    return {"ledger": known[0].hex()}
+
+
+async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """The home ledger: seats, height, engine."""
+    home = node.replica.home
+    if home is None:
+        return {"ledger": None}
+    state = node.final_state()
+    seats = []
+    for seat, validator in enumerate(home.epoch.validators):
+        known = member(state, validator.node)
+        seats.append(
+            {
+                "seat": seat,
+                "device": validator.node.hex(),
+                "name": known.name if known else None,
+                "here": validator.node == node.key or validator.node in node.replica.links,
+            }
+        )
+    return {
+        "ledger": home.ledger.hex(),
+        "name": home.founding.genesis.name,
+        "engine": home.founding.genesis.engine,
+        "liars": home.epoch.liars,
+        "quorum": home.epoch.quorum,
+        "height": home.chain.height,
+        "time_ms": home.chain.time_ms,
+        "seats": seats,
+    }
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "mesh.found": found,
+    "mesh.follow": follow,
+    "mesh.show": show,
+}
