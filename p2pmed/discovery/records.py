@@ -142,7 +142,8 @@ def parse_address(text: str, *, default_port: int | None = None) -> tuple[str, i
 def _split(address: str) -> tuple[str, str]:
     if address.startswith("["):
         host, _, rest = address[1:].partition("]")
-        return (host if ":" in host else ""), rest.removeprefix(":")
+        well_formed = ":" in host and (not rest or rest.startswith(":"))
+        return (host if well_formed else ""), rest.removeprefix(":")
     if address.count(":") > 1:
         return address, ""  # a bare IPv6 address
     host, _, port = address.partition(":")
