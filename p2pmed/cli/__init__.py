@@ -25,14 +25,6 @@ FAMILIES: Final = (
     "run",
     "ask",
     "mesh",
-    "patient",
-    "drugs",
-    "claims",
-    "fhir",
-    "bundle",
-    "verify",
-    "sim",
-    "demo",
 )
 """Modules of this package, in the order of the help text."""
 

@@ -51,10 +51,11 @@ async def _run(home: Path, passphrase: str, *, as_json: bool) -> None:
     ):
         ready = {"ready": True, "device": node.key.hex(), "port": node.port}
         print(json.dumps(ready) if as_json else f"ready on port {node.port}", flush=True)
-        stop = asyncio.ensure_future(asked.wait())
+        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(asked.wait())}
         try:
-            await asyncio.wait({stop, node.shell.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting | {node.shell.stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
+            for future in waiting:
+                future.cancel()
         if node.shell.stopped.done():
             node.shell.stopped.result()

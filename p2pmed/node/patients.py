@@ -88,8 +88,8 @@ class Patients:
         """Register a patient; the pseudonym (16 bytes) and the receipt.
 
         ``demographics`` is a typed ``Demographics`` (its ``patient`` is the new pseudonym, 16
-        random bytes: ``new_pseudonym``) or the bytes of a FHIR Patient. ``readers`` are X25519 keys of others who shall read from the start. The patient's own key pair is made
-        here; its secret is wrapped to nobody and returned by ``new_card`` only.
+        random bytes: ``new_pseudonym``) or the bytes of a FHIR Patient. ``readers`` are X25519
+        keys of others who shall read from the start.
         """
         resource = _resource(demographics)
         if resource.type != "Patient":

@@ -28,26 +28,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from hashlib import blake2b
-from typing import Annotated, Any, Final, TypeAlias
-
-import msgspec
+from typing import Any, Final, TypeAlias
 
 from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.ledger.transaction import LaneKey
-from p2pmed.limits import (
-    BATCH_BYTES_MAX,
-    BATCH_ENTRIES_MAX,
-    CREDENTIAL_CHAIN_MAX,
-    ENTRY_BYTES_MAX,
-    FRAME_BYTES_MAX,
-    LANES_MAX,
-)
+from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, LANES_MAX
 from p2pmed.quorum.certificate import Verify
+from p2pmed.sync.bundle_frames import (
+    CHECKSUM_BYTES,
+    KINDS,
+    MAGIC,
+    NUMBER,
+    PREFIX_BYTES,
+    VERSION,
+    BlockFrame,
+    BundleFrame,
+    Counts,
+    CredentialFrame,
+    FrameKind,
+    HeaderFrame,
+    LaneFrame,
+    LedgerFrame,
+    ManifestFrame,
+    Sealed,
+    checksum,
+)
 from p2pmed.wire import cbor, codec, cose
-from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
-from p2pmed.wire.hashing import HASH_BYTES, digest
+from p2pmed.wire.hashing import HASH_BYTES
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -72,8 +81,6 @@ __all__ = [
     "inspect_bundle",
 ]
 
-MAGIC: Final = "p2pmed-bundle"
-VERSION: Final = 1
 PURPOSE: Final = "bundle"
 
 BUNDLE_BYTES_MAX: Final = 16 * 1024**3
@@ -82,8 +89,6 @@ BUNDLE_BYTES_MAX: Final = 16 * 1024**3
 BUNDLE_FRAMES_MAX: Final = 4 * 1024**2
 """More frames than these bytes need at 4 KiB each."""
 
-CHECKSUM_BYTES: Final = 16
-PREFIX_BYTES: Final = 5
 LEDGERS_SHOWN_MAX: Final = 1_024
 """Ledgers that a summary lists."""
 
@@ -94,118 +99,6 @@ SealBytes: TypeAlias = Callable[[bytes], bytes]
 def bundle_external(network: bytes) -> bytes:
     """The external data of a bundle's seal."""
     return cose.external_data(PURPOSE, network)
-
-
-class FrameKind(IntEnum):
-    """What a frame carries."""
-
-    HEADER = 1
-    CREDENTIAL = 2
-    LANE = 3
-    LEDGER = 4
-    BLOCK = 5
-    MANIFEST = 15
-
-
-class Counts(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the writer meant to write: for progress bars; the manifest tells what it did."""
-
-    lanes: Count = 0
-    entries: Count = 0
-    ledgers: Count = 0
-    blocks: Count = 0
-
-
-class HeaderFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """First, once: of which network, when (its clock, never trusted), by which device."""
-
-    magic: Annotated[str, msgspec.Meta(pattern=rf"\A{MAGIC}\Z")]
-    version: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)]
-    network: Bytes32
-    created: TimeMs
-    author: Bytes32
-    counts: Counts
-
-
-class CredentialFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A device's credential chain, opaque here: whoever wrote entries may be unknown there."""
-
-    chain: Annotated[
-        tuple[Annotated[bytes, msgspec.Meta(min_length=1, max_length=ENTRY_BYTES_MAX)], ...],
-        msgspec.Meta(min_length=1, max_length=CREDENTIAL_CHAIN_MAX),
-    ]
-
-
-class LaneFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Consecutive entries of one author log, from ``start``."""
-
-    author: Bytes32
-    incarnation: Bytes16
-    start: Count
-    entries: Annotated[
-        tuple[Annotated[bytes, msgspec.Meta(min_length=1, max_length=ENTRY_BYTES_MAX)], ...],
-        msgspec.Meta(min_length=1, max_length=BATCH_ENTRIES_MAX),
-    ]
-
-    @property
-    def lane(self) -> LaneKey:
-        """Which author log."""
-        return LaneKey(self.author, self.incarnation)
-
-
-class LedgerFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A ledger's founding, opaque here; before its blocks."""
-
-    genesis: Annotated[bytes, msgspec.Meta(min_length=1, max_length=FRAME_BYTES_MAX)]
-
-
-class BlockFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One block and what makes it final, opaque here; heights of a ledger rise."""
-
-    ledger: Bytes32
-    height: Count
-    block: Annotated[bytes, msgspec.Meta(min_length=1, max_length=FRAME_BYTES_MAX)]
-    certificate: Annotated[bytes, msgspec.Meta(max_length=ENTRY_BYTES_MAX)]
-    """Empty where a later block's certificate proves this one through the chain."""
-
-
-class ManifestFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Last, once: the writing device's signature over all before it."""
-
-    seal: Annotated[bytes, msgspec.Meta(max_length=1_024)]
-    """COSE_Sign1 of a ``Sealed``."""
-
-
-class Sealed(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the manifest signs."""
-
-    version: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)]
-    frames: Count
-    size: Count
-    hash: Bytes32
-    """BLAKE2b-256 of all frames before the manifest, as they stand in the file."""
-
-
-BundleFrame: TypeAlias = (
-    HeaderFrame | CredentialFrame | LaneFrame | LedgerFrame | BlockFrame | ManifestFrame
-)
-
-_KINDS: Final[dict[int, tuple[type[Any], int]]] = {
-    FrameKind.HEADER: (HeaderFrame, 256),
-    FrameKind.CREDENTIAL: (CredentialFrame, FRAME_BYTES_MAX),
-    FrameKind.LANE: (LaneFrame, FRAME_BYTES_MAX),
-    FrameKind.LEDGER: (LedgerFrame, FRAME_BYTES_MAX),
-    FrameKind.BLOCK: (BlockFrame, FRAME_BYTES_MAX),
-    FrameKind.MANIFEST: (ManifestFrame, 1_100),
-}
-"""Kind -> its type and the longest payload."""
-
-_NUMBER: Final = {kind: number for number, (kind, _) in _KINDS.items()}
-
-
-def _checksum(number: int, head: bytes, payload: bytes) -> bytes:
-    covered = b"".join((number.to_bytes(8, "big"), head, payload))
-    return digest("p2pmed bundle", covered)[:CHECKSUM_BYTES]
 
 
 class BundleWriter:
@@ -277,14 +170,14 @@ class BundleWriter:
             raise LocalProtocolError("this bundle is sealed", hint="start another one")
         if not self.frames and not isinstance(frame, HeaderFrame):
             raise LocalProtocolError("a bundle begins with its header")
-        kind = _NUMBER[type(frame)]
+        kind = NUMBER[type(frame)]
         payload = codec.encode(frame)
-        if len(payload) > _KINDS[kind][1] or self.frames >= BUNDLE_FRAMES_MAX:
+        if len(payload) > KINDS[kind][1] or self.frames >= BUNDLE_FRAMES_MAX:
             raise LocalProtocolError(
                 f"a {FrameKind(kind).name.lower()} of {len(payload)} bytes does not fit a bundle"
             )
         head = len(payload).to_bytes(4, "big") + bytes([kind])
-        piece = b"".join((head, payload, _checksum(self.frames, head, payload)))
+        piece = b"".join((head, payload, checksum(self.frames, head, payload)))
         if self.size + len(piece) > BUNDLE_BYTES_MAX:
             raise LocalProtocolError("the bundle is full", hint="write the rest to another one")
         self.frames += 1
@@ -374,7 +267,7 @@ class BundleReader:
             self._stop(BundleStatus.DAMAGED, "a second header")
         elif size == 0 and kind == 0:
             self._stop(BundleStatus.TORN, "zeros, as a stick leaves that was pulled too early")
-        elif kind not in _KINDS or size > _KINDS[kind][1]:
+        elif kind not in KINDS or size > KINDS[kind][1]:
             self._stop(BundleStatus.DAMAGED, f"a frame of kind {kind} and {size} bytes")
         elif self.frames >= BUNDLE_FRAMES_MAX or self.offset + whole > BUNDLE_BYTES_MAX:
             self._stop(BundleStatus.DAMAGED, "larger than any bundle")
@@ -385,7 +278,7 @@ class BundleReader:
         """All of a frame is here: take it, or stop."""
         raw = bytes(self._buffer)
         head, payload = raw[:PREFIX_BYTES], raw[PREFIX_BYTES:-CHECKSUM_BYTES]
-        if _checksum(self.frames, head, payload) != raw[-CHECKSUM_BYTES:]:
+        if checksum(self.frames, head, payload) != raw[-CHECKSUM_BYTES:]:
             self._stop(BundleStatus.DAMAGED, "a frame whose checksum does not fit")
             return None
         try:
@@ -408,7 +301,7 @@ class BundleReader:
         if kind == FrameKind.HEADER and (reason := self._refusal(value)):
             self._stop(BundleStatus.REFUSED, reason)
             return None
-        frame: BundleFrame = codec.convert(value, _KINDS[kind][0])
+        frame: BundleFrame = codec.convert(value, KINDS[kind][0])
         if isinstance(frame, HeaderFrame):
             self.header = frame
         elif isinstance(frame, ManifestFrame):

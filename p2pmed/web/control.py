@@ -2,7 +2,8 @@
 
 The socket file is readable by the home's owner only; whoever may open it may already read the
 sealed keystore, and the node behind it is unlocked. The answer is a stream of JSON lines:
-``{"progress": ...}`` any number of times, then ``{"result": ...}`` or ``{"error": ..., "hint": ...}``.
+``{"progress": ...}`` any number of times, then ``{"result": ...}`` or
+``{"error": ..., "hint": ...}``.
 
 Nothing here is reachable from the network.
 """
@@ -10,6 +11,7 @@ Nothing here is reachable from the network.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -58,7 +60,7 @@ async def serve_control(node: Node, home: Path) -> AsyncIterator[None]:
     await runner.setup()
     path = socket_path(home)
     try:
-        Path(path).unlink(missing_ok=True)
+        _remove(path)
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, path).start()
@@ -69,7 +71,13 @@ async def serve_control(node: Node, home: Path) -> AsyncIterator[None]:
         raise ConfigError(f"the control socket cannot be made: {error.strerror}") from None
     finally:
         await runner.cleanup()
-        Path(path).unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    """Take away a socket left by a node that was killed; the home's lock says it is ours."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 async def _handle(node: Node, request: web.Request) -> web.StreamResponse:
