@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
+
 from p2pmed.engine import DeadlineReached, Instant
 from p2pmed.gossip.admission import UNITS_BURST_MAX, UNITS_PER_SECOND
 from p2pmed.gossip.engine import GossipEngine
