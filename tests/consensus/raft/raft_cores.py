@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raft_simulation import Book, IdealSigner, ideal_verify, make_epoch
+
 from p2pmed.consensus.interface import (
     Behind,
     Broadcast,
@@ -21,7 +23,6 @@ from p2pmed.consensus.raft.rows import BallotRow, ballot_key, entry_key, floor_k
 from p2pmed.engine import DeadlineReached, Instant, Persisted
 from p2pmed.quorum.certificate import Certificate
 from p2pmed.wire import codec
-from raft_simulation import Book, IdealSigner, ideal_verify, make_epoch
 
 
 class Fixed:

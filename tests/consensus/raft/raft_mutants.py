@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from p2pmed.consensus.raft import election, engine, following
 from p2pmed.consensus.raft.desk import Desk
 from p2pmed.consensus.raft.finality import Finality

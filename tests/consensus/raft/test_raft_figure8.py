@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import raft_mutants
-from p2pmed.consensus.raft.messages import Append, Appended, AskVote, Attest, PreVote, Vote
 from raft_cores import Core, beat, carry, empty, rows_of, take_over
+
+from p2pmed.consensus.raft.messages import Append, Appended, AskVote, Attest, PreVote, Vote
 
 
 def test_figure_8_d_and_e() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from raft_cores import Core, beat, carry, rows_of, take_over
+from raft_simulation import LEDGER, Book, World, ideal_verify, keeping
+
 from p2pmed.consensus.interface import Certified, Store
 from p2pmed.consensus.raft.messages import (
     Append,
@@ -14,8 +17,6 @@ from p2pmed.consensus.raft.messages import (
 )
 from p2pmed.errors import LocalProtocolError, StorageError
 from p2pmed.quorum.certificate import Epoch, check_certificate
-from raft_cores import Core, beat, carry, rows_of, take_over
-from raft_simulation import LEDGER, Book, World, ideal_verify, keeping
 
 
 def mesh(members: int) -> list[Core]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from raft_cores import Core, beat, carry, empty, rows_of
+
 from p2pmed.consensus.interface import Heard, Receive, Store
 from p2pmed.consensus.raft.log import FloorRow
 from p2pmed.consensus.raft.messages import (
@@ -19,7 +21,6 @@ from p2pmed.consensus.raft.messages import (
     Vote,
     encode,
 )
-from raft_cores import Core, beat, carry, empty, rows_of
 
 
 def ask(core: Core, term: int, *, last: tuple[int, int] = (0, 0), forced: bool = False) -> AskVote:
