@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from nacl import bindings
+
 from p2pmed.aio import links as module
 from p2pmed.aio.links import PATH, SUBPROTOCOL, DialFailed, Frame, LinkDown, Links, LinkUp
 from p2pmed.engine import Instant

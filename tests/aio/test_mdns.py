@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 
 import pytest
+from zeroconf import IPVersion
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
 from p2pmed.aio import mdns as module
 from p2pmed.aio.mdns import LOOPBACK, Mdns, machine_addresses
 from p2pmed.discovery.records import SERVICE_TYPE, network_tag
-from zeroconf import IPVersion
-from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 TAG = network_tag(b"\x01" * 32)
 WAIT_S = 8.0

@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.discovery.peerbook import (
     DIALS_MAX,
     DISCOVERED_DIALS_MAX,

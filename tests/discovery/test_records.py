@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from p2pmed.discovery.records import (
     format_address,
     hint_addresses,
@@ -100,11 +101,11 @@ def test_typed_addresses_are_understood(text: str, expected: tuple[str, int]) ->
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *("", ":", ":1", "host:", "host:0", "host:65536", "host:x", "host:1:2", "a b:1"),
         *("a/b:1", "user@host:1", "[host]:1", "[::1:1", "host:+1", "host:١", "[::1]7"),
         "x" * 254 + ":1",
-    ),
+    ],
 )
 def test_nonsense_addresses_are_refused_with_a_hint(text: str) -> None:
     """``ConfigError`` with advice; no port is guessed where none was agreed."""

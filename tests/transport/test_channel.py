@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings
+
 from p2pmed.engine import DeadlineReached, Instant
 from p2pmed.errors import CredentialError, LocalProtocolError
 from p2pmed.limits import FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, PEER_SILENT_MS
@@ -243,6 +244,24 @@ def _handshake_frame(number: int) -> tuple[bytes, Side, Side]:
         target.step(FrameIn(source.out.popleft()))
     source, target = sides[number]
     return source.out.popleft(), source, target
+
+
+@pytest.mark.parametrize("victim_starts", [True, False])
+def test_messages_1_and_2_carry_no_payload(victim_starts: bool) -> None:
+    """Words slipped in before anybody is known are refused, not ignored."""
+    victim = Side(1, initiator=victim_starts)
+    noise = HandshakeState(
+        initiator=not victim_starts,
+        prologue=PROLOGUE + NETWORK,
+        static=identity(7).static,
+        entropy=Counting(31),
+    )
+    victim.step(Opened())
+    if victim_starts:
+        noise.read(victim.out.popleft())
+    victim.step(FrameIn(noise.write(b"words")))
+    assert victim.closed == "a payload where none belongs"
+    assert not victim.out
 
 
 def test_another_network_is_no_peer() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import LocalProtocolError, RemoteProtocolError
 from p2pmed.limits import NOISE_FRAME_BYTES_MAX
 from p2pmed.transport.noise import (
