@@ -256,8 +256,8 @@ class BftEngine:
         self._move_floor(header, digest, event.certificate if own else None)
 
     def _on_deadline(self) -> None:
-        if not self._pacemaker.armed:
-            return
+        if not self._pacemaker.armed or not self._has_work():
+            return  # decided blocks are applied after the step that decided them
         if not self._pacemaker.quorum_heard(self._now):
             self._pacemaker.rest()
             self._unheard = True

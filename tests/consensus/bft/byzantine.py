@@ -11,6 +11,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from simulation import (
+    LEDGER,
+    IdealSigner,
+    Mesh,
+    Node,
+    Observer,
+    Process,
+    Violation,
+    ideal_verify,
+)
+
 from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.bft.messages import (
     Ask,
@@ -35,16 +46,6 @@ from p2pmed.quorum.certificate import (
 )
 from p2pmed.wire import cbor
 from p2pmed.wire.hashing import hash_bytes
-from simulation import (
-    LEDGER,
-    IdealSigner,
-    Mesh,
-    Node,
-    Observer,
-    Process,
-    Violation,
-    ideal_verify,
-)
 
 GENESIS = LEDGER
 
