@@ -169,7 +169,9 @@ class AntiEntropy:
                     self.wants.lack(lane, Instant(now + grace))
         return self._raised(peer, raised)
 
-    def gap(self, peer: bytes, lane: LaneKey, got_seq: int, now: Instant) -> list[GossipEffect]:
+    def gap(
+        self, peer: bytes, lane: LaneKey, have_next: int, got_seq: int, now: Instant
+    ) -> list[GossipEffect]:
         """The peer sent an entry ahead of our log, so it holds all before it."""
         mirror = self.mirrors[peer]
         if got_seq <= self._store.next_seq(lane):
@@ -178,7 +180,9 @@ class AntiEntropy:
         if got_seq + 1 > mirror.get(lane) and mirror.put(lane, got_seq + 1):
             raised.append((lane, got_seq + 1))
         if mirror.get(lane) > self.table.get(lane):
-            self.wants.lack(lane, now)
+            # With entries still on their way to the disk, their flush decides where to go on.
+            flushing = have_next > self._store.next_seq(lane)
+            self.wants.lack(lane, Instant(now + GRACE_MS * flushing))
         return self._raised(peer, raised)
 
     def page(self, peer: bytes, message: Frontier, now: Instant) -> list[GossipEffect]:

@@ -182,7 +182,7 @@ class GossipEngine:
     def _gap(self, event: Gap, now: Instant) -> Effects:
         if event.peer not in self._members:
             return []
-        return self._repair.gap(event.peer, event.lane, event.got_seq, now)
+        return self._repair.gap(event.peer, event.lane, event.have_next, event.got_seq, now)
 
     def _refused(self, event: SendRefused, _: Instant) -> Effects:
         self._broadcast.refused(event.peer)

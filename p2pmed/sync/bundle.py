@@ -27,14 +27,14 @@ Byte-exact: ``docs/protocols/bundle.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
 from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.ledger.transaction import LaneKey
-from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, LANES_MAX
+from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from p2pmed.quorum.certificate import Verify
 from p2pmed.sync.bundle_frames import (
     CHECKSUM_BYTES,
@@ -66,19 +66,15 @@ __all__ = [
     "BundleFrame",
     "BundleReader",
     "BundleStatus",
-    "BundleSummary",
     "BundleWriter",
     "Counts",
     "CredentialFrame",
     "HeaderFrame",
     "LaneFrame",
-    "LaneSpan",
     "LedgerFrame",
-    "LedgerSpan",
     "ManifestFrame",
     "SealBytes",
     "bundle_external",
-    "inspect_bundle",
 ]
 
 PURPOSE: Final = "bundle"
@@ -88,9 +84,6 @@ BUNDLE_BYTES_MAX: Final = 16 * 1024**3
 
 BUNDLE_FRAMES_MAX: Final = 4 * 1024**2
 """More frames than these bytes need at 4 KiB each."""
-
-LEDGERS_SHOWN_MAX: Final = 1_024
-"""Ledgers that a summary lists."""
 
 SealBytes: TypeAlias = Callable[[bytes], bytes]
 """``seal(payload)``: the writing device's COSE_Sign1 over it, external data as below."""
@@ -334,78 +327,3 @@ class BundleReader:
         self.status = status
         self.fault = BundleFault(self.frames, self.offset, reason)
         self._buffer.clear()
-
-
-@dataclass(slots=True)
-class LaneSpan:
-    """What a bundle holds of one author log: the lowest and the next seq, and how many."""
-
-    start: int
-    end: int
-    entries: int
-
-
-@dataclass(slots=True)
-class LedgerSpan:
-    """What a bundle holds of one ledger: heights and how many blocks."""
-
-    lowest: int
-    highest: int
-    blocks: int
-
-
-@dataclass(slots=True)
-class BundleSummary:
-    """What is in a bundle, for people; nothing inside has been verified but the seal."""
-
-    status: BundleStatus = BundleStatus.READING
-    fault: BundleFault | None = None
-    header: HeaderFrame | None = None
-    frames: int = 0
-    size: int = 0
-    entries: int = 0
-    credentials: int = 0
-    foundings: int = 0
-    lanes: dict[LaneKey, LaneSpan] = field(default_factory=dict)
-    ledgers: dict[bytes, LedgerSpan] = field(default_factory=dict)
-
-
-def inspect_bundle(
-    chunks: Iterable[bytes], *, network: bytes | None = None, verify: Verify = cose.verify
-) -> BundleSummary:
-    """Read a whole bundle for its table of contents; ``network=None`` accepts any."""
-    reader = BundleReader(network, verify=verify)
-    summary = BundleSummary()
-    for chunk in chunks:
-        for frame in reader.feed(chunk):
-            _count(summary, frame)
-        if reader.fault:
-            break
-    summary.status = reader.finish()
-    summary.fault, summary.header = reader.fault, reader.header
-    summary.frames, summary.size = reader.frames, reader.offset
-    return summary
-
-
-def _count(summary: BundleSummary, frame: BundleFrame) -> None:
-    if isinstance(frame, CredentialFrame):
-        summary.credentials += 1
-    elif isinstance(frame, LedgerFrame):
-        summary.foundings += 1
-    elif isinstance(frame, LaneFrame):
-        summary.entries += len(frame.entries)
-        end = frame.start + len(frame.entries)
-        span = summary.lanes.get(frame.lane)
-        if span:
-            span.start, span.end = min(span.start, frame.start), max(span.end, end)
-            span.entries += len(frame.entries)
-        elif len(summary.lanes) < LANES_MAX:
-            summary.lanes[frame.lane] = LaneSpan(frame.start, end, len(frame.entries))
-    elif isinstance(frame, BlockFrame):
-        seen = summary.ledgers.get(frame.ledger)
-        if seen:
-            seen.lowest = min(seen.lowest, frame.height)
-            seen.highest = max(seen.highest, frame.height)
-            seen.blocks += 1
-        elif len(summary.ledgers) < LEDGERS_SHOWN_MAX:
-            summary.ledgers[frame.ledger] = LedgerSpan(frame.height, frame.height, 1)

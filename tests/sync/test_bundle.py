@@ -27,9 +27,9 @@ from p2pmed.sync.bundle import (
     LedgerFrame,
     ManifestFrame,
     bundle_external,
-    inspect_bundle,
 )
 from p2pmed.sync.bundle_frames import KINDS, FrameKind, checksum
+from p2pmed.sync.bundle_summary import inspect_bundle
 from p2pmed.wire import codec, cose
 
 VECTORS = json.loads(
