@@ -190,7 +190,8 @@ class Following:
             return
         self._floor = None
         if r.log.floor.index >= offer.index:
-            self.answer = r.log.floor.index
+            if r.durable >= r.log.floor.index:  # else the flush will answer
+                self.answer = r.log.floor.index
         elif r.log.term_at(offer.index) == offer.index_term:
             r.commit_to(offer.index)
             self.answer = offer.index

@@ -29,7 +29,7 @@ from p2pmed.consensus.raft.messages import (
     Mismatch,
     TimeoutNow,
 )
-from p2pmed.consensus.raft.progress import Progress
+from p2pmed.consensus.raft.progress import Pace, Progress
 from p2pmed.consensus.raft.replica import Replica, Role
 from p2pmed.consensus.raft.sending import Sending
 from p2pmed.engine import Instant, earliest
@@ -131,8 +131,11 @@ class Leadership:
             r.refused += 1
             return
         progress = self.progress[seat]
-        progress.confirmed(message.match)
         progress.decided = max(progress.decided, message.decided)
+        # Below our floor there is nothing to stream from: the floor is told at heartbeats,
+        # or two cores answer each other without a pause while one of them flushes.
+        if progress.pace is not Pace.FLOOR or message.match >= r.log.floor.index:
+            progress.confirmed(message.match)
         r.finality.count(r.log, seat, message.attests)
 
     def tell_certificate(self, seat: int) -> None:

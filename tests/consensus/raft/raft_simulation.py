@@ -41,6 +41,10 @@ from p2pmed.wire.hashing import hash_bytes
 LEDGER = hash_bytes(b"a ledger")
 
 
+STEPS_MAX = 100_000
+"""Of one run; a run of chaos takes some thousand."""
+
+
 class Violation(AssertionError):
     """A promise of Raft does not hold."""
 
@@ -261,6 +265,8 @@ class World:
         if member.engine is None:
             return
         self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise Violation("a storm: cores keep each other busy for nothing")
         effects = member.engine.step(event, self.now)
         self.perform(member, effects)
 

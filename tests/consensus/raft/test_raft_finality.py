@@ -243,6 +243,36 @@ def test_a_truncated_log_leads_to_behind_and_back() -> None:
         assert again.status["commit"] == leader.status["log_last"]
 
 
+def test_a_floor_is_not_told_again_while_the_follower_flushes() -> None:
+    """A follower that stands on a new floor and still flushes it is left alone (seed 344)."""
+    with keeping(1):
+        cores = mesh(3)
+        present, absent = cores[:2], cores[2]
+        for number in range(1, 10):
+            everybody_hears(present, number)
+            carry(present)
+        leader = cores[0]
+        for decide in leader.decided:
+            assert decide.certificate is not None
+            absent.book.decide(decide.block)
+            absent.certified(decide.block.header, decide.certificate)
+        said = 0
+        for turn in range(20):
+            if turn in (0, 5):
+                leader.wait(100)
+            for to, message in leader.out:
+                if to == 2:
+                    absent.tell(0, message)
+                    said += 1
+            leader.out.clear()
+            for message in absent.take():
+                leader.tell(2, message)
+        assert absent.stores, "the new floor is not flushed in this scenario"
+        assert said <= 4
+        carry(cores)
+        assert absent.status["log_last"] == leader.status["log_last"]
+
+
 def test_certified_moves_the_decided_height_and_not_the_log() -> None:
     """Blocks learned elsewhere give no standing in elections: the log is what it was."""
     cores = mesh(3)

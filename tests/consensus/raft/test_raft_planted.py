@@ -19,7 +19,7 @@ from raft_simulation import chaos
 from p2pmed.errors import P2pmedError
 
 BY_CHAOS = {
-    "answer_before_disk": 60,
+    "answer_before_disk": 82,
     "any_log_may_lead": 2,
     "commit_beyond_match": 18,
     "prev_not_compared": 18,
