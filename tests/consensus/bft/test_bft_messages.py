@@ -21,6 +21,7 @@ from p2pmed.consensus.bft.messages import (
 from p2pmed.consensus.interface import Block
 from p2pmed.errors import DecodeError
 from p2pmed.limits import FRAME_BYTES_MAX, VALIDATORS_MAX
+from p2pmed.quorum.certificate import vote_bytes
 from p2pmed.wire import cbor
 
 
@@ -85,3 +86,13 @@ def test_more_than_the_bound_is_refused() -> None:
     for message in too_many:
         with pytest.raises(DecodeError):
             decode_message(encode_message(message))
+
+
+def test_the_examples_of_the_specification() -> None:
+    """docs/protocols/bft.md, clauses 2.2, 3.4 and 3.5, byte for byte."""
+    statement = vote_bytes(b"\x11" * 32, 0, X, 7, b"")
+    assert statement.hex() == "87687032706d65642f3164766f74655820" + "11" * 32 + "00020740"
+    vote = Vote(kind=2, view=7, digest=b"", signature=b"\x55" * 64)
+    assert encode_message(vote).hex() == "85020207405840" + "55" * 64
+    ask = Ask(floor=3, start=7, blocks=(b"\x22" * 32,))
+    assert encode_message(ask).hex() == "84050307815820" + "22" * 32
