@@ -34,6 +34,15 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_show)
     parser = command(
         commands,
+        "online",
+        help="take a running node off the network, or back",
+        example="p2pmed online --home clinic-a off",
+    )
+    add_home(parser)
+    parser.add_argument("switch", choices=("on", "off"))
+    parser.set_defaults(run=_online)
+    parser = command(
+        commands,
         "submit",
         help="write any registered transaction",
         example='p2pmed submit --home county drug.recall \'{"gtin": "09506000134352", '
@@ -78,6 +87,10 @@ def _discrepancy_lines(answer: Mapping[str, Any]) -> list[str]:
 
 def _show(parsed: argparse.Namespace) -> int:
     return show(parsed, ask_node(parsed, "general.show", {"id": parsed.id}))
+
+
+def _online(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "general.online", {"on": parsed.switch == "on"}))
 
 
 def _submit(parsed: argparse.Namespace) -> int:

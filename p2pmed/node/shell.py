@@ -62,6 +62,7 @@ class Shell:
         self.replica = replica
         self.config = config
         self.port = 0
+        self.online = True
         self.stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._world = world
         self._disk = disk
@@ -95,9 +96,24 @@ class Shell:
         )
         self.mdns: Mdns | None = None
 
+    def set_online(self, online: bool) -> None:
+        """The operator's cable: out, every channel is closed and none is opened; in, all are.
+
+        The node itself notices only that its peers are gone, as it does when a cable is pulled.
+        """
+        self.online = online
+        if not online:
+            for peer in self.links.peers:
+                self.links.drop(peer, "this node was taken off the network")
+            return
+        for address in self._book.addresses:
+            self.hint(address, peerbook.Source.REMEMBERED)
+
     @property
     def discovery_status(self) -> str:
         """What discovery is doing, in one sentence."""
+        if not self.online:
+            return "off the network, by the operator's word"
         return self.mdns.status if self.mdns else "off: addresses are typed or remembered"
 
     @asynccontextmanager
@@ -170,6 +186,9 @@ class Shell:
         self._book_driver.put(peerbook.Hint(address, source))
 
     def _on_link(self, event: wire.LinkEvent) -> None:
+        if not self.online and isinstance(event, wire.LinkUp):
+            self.links.drop(event.peer, "this node is off the network")
+            return
         match event:
             case wire.Frame(peer, message):
                 self._driver.put(events.Frame(peer, message))
@@ -213,6 +232,8 @@ class Shell:
 
     def _on_book(self, effect: peerbook.PeerBookEffect) -> None:
         match effect:
+            case peerbook.DialNow(address) if not self.online:
+                self._book_driver.put(peerbook.DialEnded(address))
             case peerbook.DialNow(address):
                 with contextlib.suppress(P2pmedError):  # closing, or no address: nothing to dial
                     self.links.dial(address)

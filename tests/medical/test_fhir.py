@@ -36,7 +36,7 @@ def _condition(**members: Any) -> dict[str, Any]:
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.fixed_dictionaries({"note": TEXT, "a": st.floats(allow_nan=False)}), max_size=6),
+    st.lists(st.fixed_dictionaries({"note": TEXT, "a": st.floats(allow_nan=False, allow_infinity=False)}), max_size=6),
     TEXT,
     st.sampled_from([None, 1]),
     st.booleans(),

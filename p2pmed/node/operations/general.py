@@ -151,10 +151,17 @@ async def discrepancies(node: Node, arguments: Arguments, report: Report) -> dic
     return {"discrepancies": node.discrepancies()}
 
 
+async def online(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Take the node off the network, or back: as pulling its cable."""
+    node.shell.set_online(arguments.flag("on"))
+    return {"online": node.shell.online}
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "general.status": status,
     "general.peers": peers,
     "general.submit": submit,
     "general.show": show,
     "general.discrepancies": discrepancies,
+    "general.online": online,
 }
