@@ -102,7 +102,7 @@ HOSTILE: dict[str, Any] = {
     "an entry too large": [3, [bytes(ENTRY_BYTES_MAX + 1)]],
     "a mark at zero": [4, [[A, INC, 0]]],
     "a mark beyond 2^53": [4, [[A, INC, 2**53 + 1]]],
-    "a short author": [4, [[A[:31], I, 1]]],
+    "a short author": [4, [[A[:31], INC, 1]]],
     "too many lanes told": [4, [[A, INC, 1]] * (HAVE_LANES_MAX + 1)],
     "prefixes too long": [5, 1, bytes(4_097), b""],
     "a page without its bitmap": [6, 1, [], False, b""],
