@@ -104,6 +104,9 @@ def test_a_snapshot_does_not_credit_what_grew_since() -> None:
     settled(table, [mirror], LANES[1], 3)
     assert mirror.adopt(snapshot, None) == [(LANES[0], 5)]
     assert (mirror.get(LANES[0]), mirror.get(LANES[1])) == (5, 0)
+    mirror.put(LANES[0], 7)
+    assert mirror.adopt(snapshot, None) == []
+    assert mirror.get(LANES[0]) == 7
 
 
 def test_pages_come_in_the_order_of_lanes_and_end() -> None:

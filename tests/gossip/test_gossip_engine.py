@@ -694,6 +694,7 @@ def test_a_boast_is_no_receipt_and_yields_to_an_honest_source() -> None:
     assert want.ranges[0].end == BATCH_ENTRIES_MAX
     engine.step(Received(honest, Have((mark(lane, 3),))), Instant(20))
     effects = engine.step(Received(liar, Entries(want.request, (0,), ())), Instant(30))
+    assert engine.peer_next_seq(liar, lane) == 0
     asked = [e.peer for e in only(effects, SendMessage) if isinstance(e.message, Want)]
     assert asked == [honest]
 
