@@ -171,6 +171,17 @@ class Logs:
 
         Raises ``LocalProtocolError`` if it does not connect.
         """
+        self._stage_lane(self._append(entry))
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """``append`` each; all are of one log, whose row is written once."""
+        lane: Lane | None = None
+        for entry in entries:
+            lane = self._append(entry)
+        if lane is not None:
+            self._stage_lane(lane)
+
+    def _append(self, entry: Entry) -> Lane:
         lane = self._lanes.get(entry.lane)
         if lane is None:
             if len(self._lanes) >= LANES_MAX:
@@ -187,7 +198,7 @@ class Logs:
         lane.next_seq += 1
         lane.head = entry.id
         self._remember(entry)
-        self._stage_lane(lane)
+        return lane
 
     def freeze(self, entry: Entry) -> None:
         """Keep ``entry``, which contradicts its log, as evidence; append nothing any more."""

@@ -17,9 +17,9 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from p2pmed.errors import DecodeError
-from p2pmed.limits import REFS_MAX
-from p2pmed.wire import codec, cose
+from p2pmed.errors import DecodeError, InvalidTransaction
+from p2pmed.limits import ENTRY_BYTES_MAX, REFS_MAX
+from p2pmed.wire import cbor, codec, cose
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
 
 __all__ = [
@@ -115,14 +115,26 @@ class Entry:
 
 
 def sign_entry(envelope: Envelope, *, seed: bytes, author: bytes, network: bytes) -> Entry:
-    """Sign ``envelope`` as device ``author``; the result is what ``open_entry`` gives back."""
-    raw = cose.sign(
-        codec.encode(envelope),
+    """Sign ``envelope`` as device ``author``; the result is what ``open_entry`` gives back.
+
+    Raises ``InvalidTransaction`` or ``DecodeError`` if a reader would refuse it.
+    """
+    payload = codec.encode(envelope)
+    # Built in Python it was checked by nobody, and a tuple in it would be a list to others:
+    # what is executed here is what they will read.
+    checked = codec.convert(cbor.decode_own(payload), Envelope)
+    _check_lengths(checked)
+    signed = cose.sign_message(
+        payload,
         seed=seed,
         signer=author,
         external=cose.external_data(PURPOSE, network),
     )
-    return open_entry(raw, network=network)
+    if len(signed.raw) > ENTRY_BYTES_MAX:
+        raise InvalidTransaction(
+            f"a transaction of {len(signed.raw)} bytes where {ENTRY_BYTES_MAX} are allowed"
+        )
+    return _entry(signed, checked)
 
 
 def open_entry(raw: bytes, *, network: bytes) -> Entry:
@@ -132,17 +144,26 @@ def open_entry(raw: bytes, *, network: bytes) -> Entry:
     """
     signed = cose.open_signed(raw, external=cose.external_data(PURPOSE, network))
     envelope = codec.decode(signed.payload, Envelope)
+    _check_lengths(envelope)
+    return _entry(signed, envelope)
+
+
+def _check_lengths(envelope: Envelope) -> None:
+    """What the types of ``Envelope`` cannot say. Raises ``DecodeError``."""
     if len(envelope.ledger) not in (0, 32) or len(envelope.actor) not in (0, 32):
         raise DecodeError("Envelope: a ledger or actor that is neither empty nor 32 bytes")
     if len(envelope.subject) not in (0, 16):
         raise DecodeError("Envelope: a subject that is neither empty nor 16 bytes")
     if (envelope.seq == 0) != (envelope.prev == GENESIS_PREV):
         raise DecodeError("Envelope: only a log's first entry has no predecessor")
+
+
+def _entry(signed: cose.Signed, envelope: Envelope) -> Entry:
     return Entry(
         id=signed.id,
         lane=LaneKey(signed.signer, envelope.incarnation),
         envelope=envelope,
-        raw=raw,
+        raw=signed.raw,
         signature=signed.signature,
         to_be_signed=signed.to_be_signed,
     )

@@ -33,6 +33,7 @@ __all__ = [
     "LedgerFounded",
     "LinkDown",
     "LinkUp",
+    "LocalRows",
     "NodeEffect",
     "NodeEvent",
     "Notice",
@@ -89,12 +90,18 @@ class Draft:
     actor: bytes = b""
 
 
+LocalRows: TypeAlias = Callable[[Sequence[bytes]], Sequence[tuple[bytes, bytes | None]]]
+"""From the ids of a submission, in order, to rows of ``Space.LOCAL``; ``None`` deletes one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Write ``drafts`` to the own log, all or none; answered when they are durable."""
 
     request: int
     drafts: tuple[Draft, ...]
+    local: LocalRows | None = None
+    """What only this node notes, given the new ids: durable together with the entries."""
 
 
 @dataclass(frozen=True, slots=True)

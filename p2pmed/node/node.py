@@ -140,11 +140,16 @@ class Node:
         draft = Draft(body=body, subject=patient, refs=tuple(refs), actor=actor)
         return (await self.submit_drafts([draft]))[0]
 
-    async def submit_drafts(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        """Write several transactions in order, all or none; durable on return."""
+    async def submit_drafts(
+        self, drafts: Sequence[Draft], *, local: node_events.LocalRows | None = None
+    ) -> list[Receipt]:
+        """Write several transactions in order, all or none; durable on return.
+
+        ``local`` makes, from their ids, rows of ``Space.LOCAL`` that are durable with them.
+        """
         if not 0 < len(drafts) <= SUBMIT_MAX:
             raise LocalProtocolError(f"{len(drafts)} transactions where 1 to {SUBMIT_MAX} can be")
-        reply = await self._ask(lambda request: node_events.Submit(request, tuple(drafts)))
+        reply = await self._ask(lambda request: node_events.Submit(request, tuple(drafts), local))
         return [Receipt(self, entry) for entry in reply.entries]
 
     async def _ask(self, make: Callable[[int], node_events.Command]) -> node_events.Reply:

@@ -99,6 +99,5 @@ class OwnLog:
             )
             entries.append(entry)
             seq, prev = seq + 1, entry.id
-        for entry in entries:
-            self._logs.append(entry)
+        self._logs.extend(entries)
         return entries

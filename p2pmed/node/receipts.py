@@ -98,6 +98,11 @@ class Receipt:
         return self._entry.id
 
     @property
+    def entry(self) -> Entry:
+        """The transaction itself."""
+        return self._entry
+
+    @property
     def level(self) -> str:
         """``stored``, ``replicated(k)``, ``final`` or ``anchored``, as known here now."""
         if self._node.is_anchored(self._entry):

@@ -424,12 +424,20 @@ class Replica:
 
         turn.when_durable(then)
 
-    def _write(self, turn: Turn, drafts: tuple[Draft, ...], request: int | None) -> list[Entry]:
-        """Sign drafts into the own log."""
+    def _write(
+        self,
+        turn: Turn,
+        drafts: tuple[Draft, ...],
+        request: int | None,
+        local: events.LocalRows | None = None,
+    ) -> list[Entry]:
+        """Sign drafts into the own log, and note ``local`` in the same commit."""
         wall = self._world.clock.wall_ms()
         entries = self.own.sign(
             drafts, ledger=self.home.ledger if self.home else b"", wall_ms=wall, clock=0
         )
+        for key, value in local([entry.id for entry in entries]) if local else ():
+            self._world.disk.stage(Space.LOCAL, key, value)
         self._when_stored(turn, entries, None, request)
         return entries
 
@@ -438,8 +446,8 @@ class Replica:
     def _on_command(self, turn: Turn, command: NodeEvent) -> None:
         try:
             match command:
-                case events.Submit(request, drafts):
-                    self._write(turn, drafts, request)
+                case events.Submit(request, drafts, local):
+                    self._write(turn, drafts, request, local)
                 case events.FoundMesh(request, propose):
                     self._look(turn)
                     self._founding_request = request

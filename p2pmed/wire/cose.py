@@ -14,6 +14,7 @@ write ourselves is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
@@ -23,7 +24,7 @@ from p2pmed.limits import ENTRY_BYTES_MAX
 from p2pmed.wire import cbor
 from p2pmed.wire.hashing import hash_bytes
 
-__all__ = ["SIGNATURE_BYTES", "Signed", "external_data", "open_signed", "sign", "verify"]
+__all__ = ["SIGNATURE_BYTES", "Signed", "external_data", "open_signed", "sign", "sign_message", "verify"]
 
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
@@ -47,6 +48,7 @@ class Signed:
     raw: bytes
 
 
+@lru_cache(maxsize=64)
 def external_data(purpose: str, network: bytes) -> bytes:
     """The domain of a signature: protocol, purpose, network id (empty: before a network)."""
     return cbor.encode(["p2pmed/1", purpose, network])
@@ -57,9 +59,23 @@ def sign(payload: bytes, *, seed: bytes, signer: bytes, external: bytes) -> byte
 
     ``signer`` is the public key that belongs to ``seed`` (32 bytes each).
     """
+    return sign_message(payload, seed=seed, signer=signer, external=external).raw
+
+
+def sign_message(payload: bytes, *, seed: bytes, signer: bytes, external: bytes) -> Signed:
+    """Like ``sign``, and at once what ``open_signed`` would give for it."""
     structure = _structure(signer, external, payload)
     signature = bindings.crypto_sign(structure, seed + signer)[:SIGNATURE_BYTES]
-    return b"".join((_MESSAGE_HEAD, signer, _UNPROTECTED, _string(payload), b"\x58\x40", signature))
+    return Signed(
+        signer=signer,
+        payload=payload,
+        signature=signature,
+        to_be_signed=structure,
+        id=hash_bytes(structure),
+        raw=b"".join(
+            (_MESSAGE_HEAD, signer, _UNPROTECTED, _string(payload), b"\x58\x40", signature)
+        ),
+    )
 
 
 def open_signed(raw: bytes, *, external: bytes, limit: int = ENTRY_BYTES_MAX) -> Signed:
