@@ -52,8 +52,8 @@ BLOCK_ENTRIES_MAX: Final = 4_096
 BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
 """Newly ordered by one block (design, section 12)."""
 
-BLOCK_TIPS_MAX: Final = 2_048
-BLOCK_CONTENT_BYTES_MAX: Final = 208 * 1024
+BLOCK_TIPS_MAX: Final = 1_536
+BLOCK_CONTENT_BYTES_MAX: Final = 160 * 1024
 """A block's content: its tips, about 92 bytes each; a proposal must fit a frame."""
 
 assert BLOCK_TIPS_MAX * 96 < BLOCK_CONTENT_BYTES_MAX < FRAME_BYTES_MAX - 16 * 1024

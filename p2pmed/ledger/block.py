@@ -51,7 +51,7 @@ class Summary(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Merkle root over the encoded tips."""
     entries: Bytes32
     """Merkle root over the ids newly ordered, in their order."""
-    count: Annotated[int, msgspec.Meta(ge=1, le=BLOCK_ENTRIES_MAX)]
+    count: Annotated[int, msgspec.Meta(ge=0, le=BLOCK_ENTRIES_MAX)]
     verdicts: Bytes32
     """Merkle root over ``verdict_leaf`` of each entry, in the same order."""
     state: Bytes32
@@ -62,7 +62,7 @@ class Body(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The content of a block."""
 
     summary: Summary
-    tips: Annotated[tuple[Tip, ...], msgspec.Meta(min_length=1, max_length=BLOCK_TIPS_MAX)]
+    tips: Annotated[tuple[Tip, ...], msgspec.Meta(max_length=BLOCK_TIPS_MAX)]
 
 
 def content_hash(summary: Summary) -> bytes:

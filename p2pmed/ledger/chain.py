@@ -239,13 +239,19 @@ class Chain:
         return any(self._available(lane.key) > self.ordered_next(lane.key) for lane in self._logs)
 
     def build(self, parent: bytes, view: int) -> Content | None:
-        """Content of a block on ``parent`` with all that fits; ``None`` if there is nothing."""
+        """Content of a block on ``parent`` with all that fits; ``None`` if there is nothing.
+
+        Empty content only where an undecided parent of an older view needs a descendant to
+        become final: its own view ended without a quorum to finalise it.
+        """
         below = self._below(parent)
         if below is None:
             return None
         entries, tips = self._choose(below[0])
         if not entries:
-            return None
+            undecided = self._executed.get(parent) if parent != self.head_digest else None
+            if undecided is None or not _may_be_empty(view, undecided.header.view):
+                return None
         clock = self._wall()
         body, self._built = self._execute(parent, view, below, tuple(tips), entries, clock)
         return Content(hash=content_hash(body.summary), data=codec.encode(body))
@@ -256,9 +262,6 @@ class Chain:
         if digest in self._executed:
             return Check.VALID
         header = block.header
-        below = self._below(header.parent)
-        if below is None:
-            return Check.MISSING
         try:
             body = decode_body(block.content, limit=BLOCK_CONTENT_BYTES_MAX)
         except DecodeError:
@@ -266,7 +269,14 @@ class Chain:
         summary = body.summary
         if content_hash(summary) != header.content or tips_root(body.tips) != summary.tips:
             return Check.INVALID
+        if not body.tips and not _may_be_empty(header.view, header.parent_view):
+            return Check.INVALID
+        below = self._below(header.parent)
+        if below is None:
+            return Check.MISSING
         if header.height != below[1] + 1 or header.ledger != self.ledger:
+            return Check.INVALID
+        if not body.tips and not self._may_be_empty(header):
             return Check.INVALID
         built = self._built
         if built is not None and (built.header.parent, built.header.content) == (
@@ -288,6 +298,25 @@ class Chain:
         executed.header = header
         self._executed[digest] = executed
         return Check.VALID
+
+    def _needs_child(self, parent: bytes, view: int) -> bool:
+        """Whether ``parent`` is certified, its view is over, and it is still undecided.
+
+        Some gave its view up and nobody may finalize it any more: a descendant must. If it
+        ordered all there is, that is an empty block, or the mesh waits for the next entry.
+        """
+        executed = self._executed.get(parent)
+        return (
+            self.genesis.engine == "bft"
+            and executed is not None
+            and executed.header.height > self.height
+            and view > executed.header.view + 1
+        )
+
+    def _may_be_empty(self, header: Header) -> bool:
+        """Whether a child may order nothing; of ``_needs_child``, what everybody can see."""
+        skipped = header.view > header.parent_view + 1
+        return self.genesis.engine == "bft" and header.height > 1 and skipped
 
     # --- deciding -------------------------------------------------------------------------
 
@@ -469,6 +498,11 @@ class Chain:
             if (raw := layer.get(_CLOCK + bytes([other]))) is not None
         )
         return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
+
+
+def _may_be_empty(view: int, parent_view: int) -> bool:
+    """Whether a block that orders nothing has a reason: views between it and its parent."""
+    return view > parent_view + 1
 
 
 def _next_in(state: Readable, lane: LaneKey) -> int:
