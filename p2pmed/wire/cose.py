@@ -24,7 +24,15 @@ from p2pmed.limits import ENTRY_BYTES_MAX
 from p2pmed.wire import cbor
 from p2pmed.wire.hashing import hash_bytes
 
-__all__ = ["SIGNATURE_BYTES", "Signed", "external_data", "open_signed", "sign", "sign_message", "verify"]
+__all__ = [
+    "SIGNATURE_BYTES",
+    "Signed",
+    "external_data",
+    "open_signed",
+    "sign",
+    "sign_message",
+    "verify",
+]
 
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nacl import bindings
+
 from p2pmed.errors import DecodeError, InvalidTransaction
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, open_entry, sign_entry
