@@ -287,6 +287,7 @@ class Node:
             "peers": len(self.replica.links),
             "logs": len(logs),
             "entries": entries,
+            "own_next": logs.next_seq(self.replica.own.key),
             "pending": pending if home else entries,
             "ledger": home.ledger.hex() if home else None,
             "ledger_name": home.founding.genesis.name if home else None,

@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     from p2pmed.node.node import Node
     from p2pmed.node.receipts import Receipt
 
-__all__ = ["Patients", "TimelineItem"]
-
-SUBJECT_KINDS = frozenset({"patient.register", "record.add", "record.amend", "record.retract"})
+__all__ = ["Patients", "TimelineItem", "record_drafts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -110,10 +108,16 @@ class Patients:
         *,
         catchment: str = "",
         readers: Iterable[bytes] = (),
+        ring: KeyRing | None = None,
+        before: int = 0,
     ) -> list[Draft]:
-        """The drafts that register a patient under a new pseudonym."""
+        """The drafts that register a patient under a new pseudonym.
+
+        ``ring`` are the patient's new keys, if the caller needs them at once; ``before`` says
+        how many drafts come first in the same submission.
+        """
         entropy = self._node.world.entropy
-        ring = KeyRing.generate(pseudonym, entropy)
+        ring = ring or KeyRing.generate(pseudonym, entropy)
         secret = entropy.token(32)
         patient_key = self._node.box_public_of(secret)
         own = self._node.keys.box_public
@@ -122,7 +126,7 @@ class Patients:
             ring.wrap(key, network=self._node.network, purpose=REGISTRATION_PURPOSE)
             for key in grantees
         )
-        sealed = seal_record(resource, ring=ring, place=self._place(pseudonym), entropy=entropy)
+        sealed = seal_record(resource, ring=ring, place=self.place(pseudonym), entropy=entropy)
         self._cache.add(ring)
         drafts = _part_drafts(sealed, pseudonym, ())
 
@@ -131,7 +135,7 @@ class Patients:
                 catchment=catchment,
                 patient_key=patient_key,
                 wraps=wraps,
-                sealed=sealed.added(ids[: len(sealed.parts)]).sealed,
+                sealed=sealed.added(ids[before : before + len(sealed.parts)]).sealed,
             )
 
         return [*drafts, Draft(body=body, subject=pseudonym)]
@@ -147,20 +151,13 @@ class Patients:
 
     def addition(self, resource: Resource, patient: bytes) -> list[Draft]:
         """The drafts that add one resource to a patient's record."""
-        sealed = self._seal(resource, patient)
-        refs = self._refs(patient)
-        parts = _part_drafts(sealed, patient, refs)
-
-        def body(ids: Sequence[bytes]) -> RecordAdd:
-            return sealed.added(ids[: len(sealed.parts)])
-
-        return [*parts, Draft(body=body, subject=patient, refs=refs)]
+        return record_drafts(self._seal(resource, patient), patient, self.refs(patient))
 
     async def amend(self, target: bytes, record: Any, *, reason: str) -> Receipt:
         """Put a new version in the place of record ``target`` (its transaction id)."""
         patient = self._subject_of(target)
         sealed = self._seal(_resource(record), patient)
-        refs = tuple(dict.fromkeys((*self._refs(patient), target)))
+        refs = tuple(dict.fromkeys((*self.refs(patient), target)))
         parts = _part_drafts(sealed, patient, refs)
 
         def body(ids: Sequence[bytes]) -> RecordAmend:
@@ -172,7 +169,7 @@ class Patients:
     async def retract(self, target: bytes, *, reason: str) -> Receipt:
         """Say that record ``target`` should not have been written; it stays, marked."""
         patient = self._subject_of(target)
-        refs = tuple(dict.fromkeys((*self._refs(patient), target)))
+        refs = tuple(dict.fromkeys((*self.refs(patient), target)))
         body = RecordRetract(record=target, reason=reason)
         return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
 
@@ -197,7 +194,7 @@ class Patients:
             until=until_ms,
             wrapped=wrapped.wrapped,
         )
-        draft = Draft(body=body, subject=patient, refs=self._refs(patient))
+        draft = Draft(body=body, subject=patient, refs=self.refs(patient))
         return (await self._node.submit_drafts([draft]))[-1]
 
     async def revoke(self, patient: bytes, grant: bytes) -> Receipt:
@@ -220,7 +217,7 @@ class Patients:
             fresh.wrap(keys[name], network=self._node.network, purpose=EPOCH_PURPOSE)
             for name in sorted(keys)
         )
-        refs = tuple(dict.fromkeys((*self._refs(patient), found.row.entry)))
+        refs = tuple(dict.fromkeys((*self.refs(patient), found.row.entry)))
         body = AccessRevoke(grant=grant, epoch=epoch, wraps=wraps)
         self._cache.add(fresh)
         return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
@@ -229,15 +226,18 @@ class Patients:
         return seal_record(
             resource,
             ring=self.ring(patient),
-            place=self._place(patient),
+            place=self.place(patient),
             entropy=self._node.world.entropy,
         )
 
-    def _place(self, patient: bytes, author: bytes | None = None) -> Place:
+    def place(self, patient: bytes, author: bytes | None = None) -> Place:
+        """What a body about ``patient`` is bound to, written by this device or by ``author``."""
         return Place(network=self._node.network, patient=patient, author=author or self._node.key)
 
-    def _refs(self, patient: bytes) -> tuple[bytes, ...]:
-        """The registration, where another device made it."""
+    def refs(self, patient: bytes) -> tuple[bytes, ...]:
+        """What whatever is written about a patient refers to: the registration, where another
+        device made it.
+        """
         row = patient_row(self._node.state(), patient)
         if row is None or row.author == self._node.key:
             return ()
@@ -332,7 +332,7 @@ class Patients:
             opened = open_record(
                 body.sealed,
                 ring=self.ring(patient),
-                place=self._place(patient, entry.author),
+                place=self.place(patient, entry.author),
                 parts=self._parts(body.sealed.parts),
             )
         except Denied:
@@ -357,6 +357,18 @@ class Patients:
 def _resource(record: Any) -> Resource:
     raw = record if isinstance(record, bytes) else record.to_fhir()
     return read_resource(raw)
+
+
+def record_drafts(
+    sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...], *, before: int = 0
+) -> list[Draft]:
+    """The drafts of one sealed record, with ``before`` others before them in a submission."""
+    parts = _part_drafts(sealed, subject, refs)
+
+    def body(ids: Sequence[bytes]) -> RecordAdd:
+        return sealed.added(ids[before : before + len(parts)])
+
+    return [*parts, Draft(body=body, subject=subject, refs=refs)]
 
 
 def _part_drafts(sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...]) -> list[Draft]:

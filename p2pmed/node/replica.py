@@ -48,7 +48,7 @@ from p2pmed.ledger.overlay import Overlay
 from p2pmed.ledger.state import BlockContext, StateMachine
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.limits import PEERS_MAX
-from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine
+from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine, anchored_height
 from p2pmed.medical.machine import MedicalMachine
 from p2pmed.medical.membership import CredentialOpener, LogOpen
 from p2pmed.medical.registry import Registry
@@ -701,6 +701,20 @@ class Replica:
         """Contradictions that county ledgers told of: first id, second id, reason."""
         rows = self._world.disk.scan(Space.LOCAL, b"alarm", b"alarn", limit=1_024)
         return [(key[5:37], key[37:69], value.decode("ascii")) for key, value in rows]
+
+    def village_progress(self) -> list[dict[str, Any]]:
+        """Village ledgers known here: height here, and height executed by a county."""
+        found = []
+        for ledger, height in self.chains.heads():
+            if ledger in self.watches:
+                continue
+            executed = max(
+                (watch.village_height(ledger) for watch in self.watches.values()), default=0
+            )
+            if self.home is not None and self.home.ledger in self.watches:
+                executed = anchored_height(self.home.chain.state, ledger)
+            found.append({"ledger": ledger.hex(), "height": height, "executed": executed})
+        return found
 
     def _import_villages(self, turn: Turn) -> None:
         """At a county: write the next anchor, if a village has moved on."""

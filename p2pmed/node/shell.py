@@ -188,6 +188,8 @@ class Shell:
     def _on_link(self, event: wire.LinkEvent) -> None:
         if not self.online and isinstance(event, wire.LinkUp):
             self.links.drop(event.peer, "this node is off the network")
+            if not event.inbound:
+                self._book_driver.put(peerbook.DialEnded(event.address, event.peer))
             return
         match event:
             case wire.Frame(peer, message):

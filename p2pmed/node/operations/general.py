@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from p2pmed.discovery.records import parse_address
 from p2pmed.errors import ConfigError
 from p2pmed.identity.keys import short_id
 from p2pmed.ledger.transaction import Entry
@@ -151,10 +152,27 @@ async def discrepancies(node: Node, arguments: Arguments, report: Report) -> dic
     return {"discrepancies": node.discrepancies()}
 
 
+async def logs(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """How many transactions of each device are on this disk."""
+    held: dict[str, int] = {}
+    for lane, next_seq in node.replica.logs.frontier():
+        device = lane.author.hex()
+        held[device] = held.get(device, 0) + next_seq
+    return {"logs": held}
+
+
 async def online(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """Take the node off the network, or back: as pulling its cable."""
     node.shell.set_online(arguments.flag("on"))
     return {"online": node.shell.online}
+
+
+async def dial(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Try to reach a peer at an address, now and for ever after."""
+    address = arguments.text("address", limit=300)
+    parse_address(address)
+    node.dial(address)
+    return {"address": address}
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -163,5 +181,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "general.submit": submit,
     "general.show": show,
     "general.discrepancies": discrepancies,
+    "general.logs": logs,
     "general.online": online,
+    "general.dial": dial,
 }

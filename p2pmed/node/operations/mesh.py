@@ -81,8 +81,14 @@ async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, An
     }
 
 
+async def villages(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """The ledgers that this node carries, and how far a county has executed each."""
+    return {"villages": node.replica.village_progress()}
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "mesh.found": found,
     "mesh.follow": follow,
     "mesh.show": show,
+    "mesh.villages": villages,
 }

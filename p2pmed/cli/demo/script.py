@@ -1,0 +1,584 @@
+"""The story of the demonstration, scene by scene, and the count at its end.
+
+Six processes: three clinics, a pharmacy that also makes and recalls drugs, an insurer, and a county
+hospital that appears late. The clinics and the pharmacy form a BFT mesh by themselves. While care
+is recorded, one clinic is killed and restarted, another is cut off and goes on alone; a lot is
+recalled; one pack is dispensed on both sides of the cut; one treatment is claimed and settled.
+Then the county syncs the mesh over the network, and the cut-off clinic's last records by a file.
+
+The figures of the report are counted from the stopped nodes' databases (``testing/census.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from p2pmed.cli.demo.day import write_day
+from p2pmed.cli.demo.screen import Screen
+from p2pmed.cli.demo.stage import Actor
+from p2pmed.errors import ConfigError, P2pmedError
+from p2pmed.node.config import Config
+from p2pmed.node.setup import create_network, init_home, self_enrol
+from p2pmed.sync.founding import MeshPolicy
+from p2pmed.testing.census import Census, take_census
+
+__all__ = ["play"]
+
+PASSPHRASE_WORDS: Final = 3
+MESH_SIZE: Final = 4
+PATIENCE_S: Final = 120
+"""How long one scene may take before the demonstration says that it failed."""
+GTIN: Final = "09506000134352"
+LOT, BAD_LOT = "MU-2026-11", "MU-2026-12"
+RECORD_SUFFIXES: Final = (".json", ".json.gz")
+
+
+class Story:
+    """All that the scenes share."""
+
+    def __init__(self, folder: Path, screen: Screen, passphrase: str) -> None:
+        self.folder = folder
+        self.screen = screen
+        self.passphrase = passphrase
+        self.actors: dict[str, Actor] = {}
+        self.steps: list[tuple[str, float]] = []
+        self.acknowledged: dict[str, int] = {}
+        """Device -> next seq of its log that it acknowledged to us."""
+        self.kills = 0
+        self.network = b""
+        self.discovery = "mdns"
+
+    def __getitem__(self, name: str) -> Actor:
+        return self.actors[name]
+
+    @property
+    def mesh(self) -> list[Actor]:
+        """Those who sit in the village's ledger."""
+        return [self.actors[name] for name in ("clinic-a", "clinic-b", "clinic-c", "pharmacy")]
+
+    @asynccontextmanager
+    async def scene(self, name: str) -> AsyncIterator[None]:
+        """One step of the story, timed."""
+        began = time.monotonic()
+        self.screen.say(f"[bold]{name}[/bold]")
+        yield
+        self.steps.append((name, time.monotonic() - began))
+
+
+async def play(
+    *, records: Path | None, patients: int, folder: Path | None, quiet: bool
+) -> dict[str, Any]:
+    """Play the whole story; the report. Raises ``P2pmedError`` if it cannot begin."""
+    if patients < 1:
+        raise ConfigError("at least one patient is needed")
+    place = _make_folder(folder)
+    files = _records(records, patients, place)
+    screen = Screen(quiet=quiet)
+    passphrase = "-".join(secrets.token_hex(4) for _ in range(PASSPHRASE_WORDS))
+    secret = place / "passphrase"
+    secret.touch(mode=0o600)
+    secret.write_text(passphrase, encoding="ascii")
+    story = Story(place, screen, passphrase)
+    screen.open()
+    watching = asyncio.ensure_future(_watch(story))
+    failure = ""
+    try:
+        await _scenes(story, files)
+    except (P2pmedError, TimeoutError) as error:
+        failure = str(error) or "a step took too long"
+        screen.say(f"[red]{failure}[/red]")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        contradictions = await _contradictions(story)
+        await asyncio.gather(*(actor.stop() for actor in story.actors.values()))
+        screen.close()
+    report = await _report(story, contradictions, failure)
+    screen.finish(report, story.steps)
+    return report
+
+
+def _make_folder(folder: Path | None) -> Path:
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="p2pmed-demo-"))
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty", hint="name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _records(source: Path | None, patients: int, folder: Path) -> list[Path]:
+    """The bundles that the clinics will record: one file per patient."""
+    if source is None:
+        return write_day(folder / "village-day", patients)
+    if not source.is_dir():
+        raise ConfigError(f"no folder {source}", hint="give a folder of FHIR R4 bundles")
+    found = sorted(
+        path
+        for path in source.rglob("*")
+        if path.name.endswith(RECORD_SUFFIXES) and path.parent.name == "patients"
+    ) or sorted(path for path in source.rglob("*") if path.name.endswith(RECORD_SUFFIXES))
+    if not found:
+        raise ConfigError(f"no *.json or *.json.gz in {source}")
+    return found[:patients]
+
+
+async def _watch(story: Story) -> None:
+    """Keep the live table up to date."""
+    while True:
+        actors = list(story.actors.values())
+        await asyncio.gather(*(actor.look() for actor in actors))
+        story.screen.show(actors)
+        await asyncio.sleep(0.5)
+
+
+# --- scenes -----------------------------------------------------------------------------------
+
+
+async def _scenes(story: Story, files: Sequence[Path]) -> None:
+    async with story.scene("a network is made; five nodes enrol and start"):
+        await _enrol_all(story)
+        await asyncio.gather(*(actor.start() for actor in story.actors.values()))
+    async with story.scene("the clinics and the pharmacy find each other and form a mesh"):
+        await _form_mesh(story)
+    async with story.scene("drugs are made, shipped and received"):
+        await _supply(story)
+    async with story.scene("care is recorded; one clinic is killed, another cut off"):
+        await _village_day(story, files)
+    async with story.scene("the cut-off clinic is back; all agree"):
+        await story["clinic-c"].ask("general.online", on=True)
+        story["clinic-c"].note = "running"
+        await _until(story, _all_equal, "the village does not come to agree")
+    async with story.scene("a treatment is claimed and settled"):
+        await _claim(story)
+    async with story.scene("the county appears; the last records come by a file"):
+        await _county(story, files)
+
+
+async def _enrol_all(story: Story) -> None:
+    story.network = create_network(
+        story.folder / "authority", "Shan county health", story.passphrase, cheap=True
+    )
+    for name, roles in (
+        ("clinic-a", ("clinic", "hospital")),
+        ("clinic-b", ("clinic",)),
+        ("clinic-c", ("clinic",)),
+        ("pharmacy", ("pharmacy", "manufacturer")),
+        ("insurer", ("insurer",)),
+        ("county", ("county", "hospital")),
+    ):
+        await asyncio.to_thread(_enrol, story, name, roles)
+    del story.actors["county"]  # it appears later
+
+
+def _enrol(story: Story, name: str, roles: Sequence[str]) -> None:
+    home = story.folder / name
+    policy = MeshPolicy(
+        auto=name not in ("insurer", "county"),
+        size=MESH_SIZE,
+        quiet_ms=1_000,
+        name="Mu village",
+        follow=name == "insurer",
+    )
+    place = "shan" if name == "county" else f"shan/mu/{name}"
+    init_home(
+        home,
+        name=name,
+        roles=roles,
+        place=place,
+        passphrase=story.passphrase,
+        config=Config(host="127.0.0.1", port=0, loopback=True, mesh=policy),
+        cheap=True,
+    )
+    self_enrol(story.folder / "authority", story.passphrase, home, story.passphrase)
+    story.actors[name] = Actor(name, home, passphrase=story.passphrase)
+
+
+async def _form_mesh(story: Story) -> None:
+    with contextlib.suppress(TimeoutError):
+        await _until(story, _all_meet, "", seconds=12)
+    if not await _all_meet(story):
+        story.discovery = "typed"
+        story.screen.say("multicast is not available here: addresses are typed instead")
+        for actor in story.actors.values():
+            for other in story.actors.values():
+                if other is not actor:
+                    await actor.ask("general.dial", address=f"127.0.0.1:{other.port}")
+    await _until(story, _all_in_ledger, "no mesh was formed")
+    status = story["clinic-a"].status
+    story.screen.say(
+        f"{status['ledger_name']}: {status['engine']}, ledger {status['ledger'][:12]}, "
+        f"discovery: {status['discovery']}"
+    )
+
+
+async def _supply(story: Story) -> None:
+    """Packs for clinic C, of a good lot and of one that will be recalled."""
+    pharmacy, clinic = story["pharmacy"], story["clinic-c"]
+    for lot, serials in ((LOT, ["P1", "P2", "P3"]), (BAD_LOT, ["B1", "B2"])):
+        fields = {
+            "gtin": GTIN,
+            "lot": lot,
+            "expiry": 30_000,
+            "serials": serials,
+            "maker": f"hex:{pharmacy.device}",
+        }
+        await _final(story, pharmacy, "drug.commission", fields)
+    units = [[GTIN, serial] for serial in ("P1", "P2", "P3", "B1", "B2")]
+    shipped = await _final(
+        story, pharmacy, "drug.ship", {"units": units, "to": f"hex:{clinic.device}"}
+    )
+    await _final(story, clinic, "drug.receive", {"shipment": f"hex:{shipped['id']}"})
+
+
+async def _village_day(story: Story, files: Sequence[Path]) -> None:
+    """All clinics write at once; B loses its power, C its cable."""
+    shares = [files[number::3] for number in range(3)]
+    a, b, c = story["clinic-a"], story["clinic-b"], story["clinic-c"]
+    # C keeps some patients for when it is alone, and some for the file at the end.
+    alone = shares[2][len(shares[2]) // 3 :]
+    last = alone[len(alone) // 2 :]
+    writing = [
+        asyncio.ensure_future(_record(story, a, shares[0])),
+        asyncio.ensure_future(_record_through_kill(story, b, shares[1])),
+        asyncio.ensure_future(_record(story, c, shares[2][: len(shares[2]) // 3])),
+    ]
+    try:
+        await writing[2]
+        await _until(story, lambda s: _has(s, c, pending=0), "clinic C is not final", seconds=60)
+        await c.ask("general.online", on=False)
+        c.note = "cut off, recording alone"
+        story.screen.say("clinic-c is cut off from the others")
+        writing[2] = asyncio.ensure_future(_record(story, c, alone[: len(alone) - len(last)]))
+        await _both_sides(story)
+        await asyncio.gather(*writing)
+    finally:
+        for task in writing:
+            task.cancel()
+
+
+async def _both_sides(story: Story) -> None:
+    """The same pack on both sides of the cut, and a recall that C cannot hear."""
+    patient = secrets.token_hex(16)
+    pack = {"gtin": GTIN, "serial": "P1"}
+    c, a, pharmacy = story["clinic-c"], story["clinic-a"], story["pharmacy"]
+    alone = await _submit(story, c, "drug.dispense", pack, patient=patient)
+    there = await _submit(story, a, "drug.dispense", pack, patient=patient, wait_s=20)
+    story.screen.say(
+        f"pack P1 is dispensed at clinic-c ({alone['level']}, {alone['verdict']}) "
+        f"and at clinic-a ({there['level']}, {there['verdict']})"
+    )
+    recall = {"gtin": GTIN, "lot": BAD_LOT, "reason": "contamination"}
+    recalled = await _final(story, pharmacy, "drug.recall", recall)
+    story.screen.say(f"lot {BAD_LOT} is recalled ({recalled['verdict']})")
+
+
+async def _record(story: Story, clinic: Actor, files: Sequence[Path]) -> None:
+    """Import bundles at a clinic, and note what it acknowledged."""
+    if not files:
+        return
+
+    def heard(progress: dict[str, Any]) -> None:
+        if "log_next" in progress:
+            _acknowledge(story, clinic, int(progress["log_next"]))
+
+    answer = await clinic.ask("fhir.import", heard, paths=[str(path) for path in files])
+    if "log_next" in answer:
+        _acknowledge(story, clinic, int(answer["log_next"]))
+    if answer.get("refused"):
+        raise ConfigError(f"{clinic.name} refused {answer['refused'][0]}")
+    story.screen.say(
+        f"{clinic.name} recorded {answer['records']} records of {answer['patients']} patients"
+    )
+
+
+def _acknowledge(story: Story, clinic: Actor, log_next: int) -> None:
+    story.acknowledged[clinic.device] = max(story.acknowledged.get(clinic.device, 0), log_next)
+
+
+async def _record_through_kill(story: Story, clinic: Actor, files: Sequence[Path]) -> None:
+    """Import, kill the process in the middle, start it again, and go on."""
+    work = asyncio.ensure_future(_record(story, clinic, files))
+    await asyncio.sleep(1.0)
+    clinic.kill()
+    story.kills += 1
+    story.screen.say(f"{clinic.name} is killed (SIGKILL) while it writes")
+    await clinic.reap()
+    with contextlib.suppress(P2pmedError, ConnectionError):
+        await work
+    await asyncio.sleep(1.0)
+    await clinic.start()
+    await _check_acknowledged(story, clinic)
+    story.screen.say(f"{clinic.name} is back; it goes on where it was")
+    await _record(story, clinic, files)
+
+
+async def _check_acknowledged(story: Story, clinic: Actor) -> None:
+    status = await clinic.ask("general.status")
+    known = story.acknowledged.get(clinic.device, 0)
+    if status["own_next"] < known:
+        raise ConfigError(f"{clinic.name} lost acknowledged records: that is a defect")
+
+
+async def _claim(story: Story) -> None:
+    """Insurer and hospital agree on a rule; a clinic claims; the insurer settles."""
+    insurer, clinic = story["insurer"], story["clinic-a"]
+    encounter = await _visit(clinic)
+    product = await _final(
+        story,
+        insurer,
+        "product.publish",
+        {
+            "product": "village-basic",
+            "version": 1,
+            "insurer": f"hex:{insurer.device}",
+            "hospital": f"hex:{clinic.device}",
+            "conditions": [["too_many", ["<=", ["get", "quantity"], 10]]],
+            "allowed": ["min", ["get", "amount"], ["get", "remaining"]],
+            "ceiling": 10_000,
+            "currency": "MMK",
+            "waiting_days": 0,
+        },
+    )
+    await _final(story, clinic, "product.approve", {"product": f"hex:{product['id']}"})
+    policy = await _final(
+        story,
+        insurer,
+        "policy.issue",
+        {
+            "product": f"hex:{product['id']}",
+            "members": [f"hex:{encounter['patient']}"],
+            "start": 0,
+            "end": 4_000_000_000_000,
+        },
+    )
+    claim = await _final(
+        story,
+        clinic,
+        "claim.submit",
+        {
+            "policy": f"hex:{policy['id']}",
+            "encounters": [f"hex:{encounter['id']}"],
+            "lines": [
+                ["consultation", 1, 8_000],
+                ["paracetamol", 20, 1_500],
+                ["fever-kit", 1, 4_000],
+            ],
+        },
+        patient=encounter["patient"],
+    )
+    settled = await insurer.ask("claims.adjudicate", claim=claim["id"], wait_s=PATIENCE_S)
+    await _until(story, _all_equal, "the claim is not settled alike everywhere")
+    story.screen.say(f"the claim is settled: {settled['total']} {settled['currency']} are paid")
+
+
+async def _visit(clinic: Actor) -> dict[str, str]:
+    """A patient of the clinic comes once more; patient and encounter, in hex."""
+    patients = (await clinic.ask("patients.list"))["patients"]
+    patient = patients[0]["patient"]
+    encounter = {
+        "resourceType": "Encounter",
+        "status": "finished",
+        "class": {"code": "AMB"},
+        "period": {"start": "2026-11-20T09:00:00Z"},
+    }
+    added = await clinic.ask("patients.add", patient=patient, resource=encounter, wait_s=PATIENCE_S)
+    return {"patient": patient, "id": added["id"]}
+
+
+async def _county(story: Story, files: Sequence[Path]) -> None:
+    clinic = story["clinic-c"]
+    share = files[2::3]
+    alone = share[len(share) // 3 :]
+    await clinic.ask("general.online", on=False)
+    clinic.note = "cut off, recording alone"
+    await _record(story, clinic, alone[len(alone) - len(alone[len(alone) // 2 :]) :])
+    stick = story.folder / "stick.p2pmed"
+    await clinic.ask("bundle.export", path=str(stick))
+    story.screen.say(f"clinic-c wrote its last records to a file of {stick.stat().st_size} bytes")
+    county = Actor("county", story.folder / "county", passphrase=story.passphrase)
+    story.actors["county"] = county
+    await county.start()
+    await county.ask("mesh.found", engine="raft", name="Shan county", members=[])
+    if story.discovery == "typed":
+        for actor in story.mesh:
+            await county.ask("general.dial", address=f"127.0.0.1:{actor.port}")
+    await county.ask("bundle.import", path=str(stick))
+    clinic_next = (await clinic.ask("general.status"))["own_next"]
+    _acknowledge(story, clinic, clinic_next)
+    await _until(story, _all_anchored, "not everything is anchored at the county")
+    await clinic.ask("general.online", on=True)
+    clinic.note = "running"
+    await _until(story, _everything_equal, "not every node has everything")
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+
+async def _until(
+    story: Story,
+    done: Callable[[Story], Awaitable[bool]],
+    failure: str,
+    *,
+    seconds: float = PATIENCE_S,
+) -> None:
+    """Look every quarter of a second until it is so. ``ConfigError`` with ``failure``."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await done(story):
+                await asyncio.sleep(0.25)
+    except TimeoutError:
+        if failure:
+            raise ConfigError(failure, hint=f"the nodes' logs are in {story.folder}") from None
+        raise
+
+
+async def _statuses(actors: Sequence[Actor]) -> list[dict[str, Any]]:
+    return list(await asyncio.gather(*(actor.look() for actor in actors)))
+
+
+async def _all_meet(story: Story) -> bool:
+    statuses = await _statuses(story.mesh)
+    return all(status.get("peers", 0) >= MESH_SIZE - 1 for status in statuses)
+
+
+async def _all_in_ledger(story: Story) -> bool:
+    statuses = await _statuses(list(story.actors.values()))
+    return len({status.get("ledger") for status in statuses}) == 1 and bool(statuses[0]["ledger"])
+
+
+async def _all_equal(story: Story) -> bool:
+    """Everybody in the village holds the same, and nothing waits."""
+    statuses = await _statuses([*story.mesh, story["insurer"]])
+    seen = {(s.get("entries"), s.get("height"), s.get("state_root")) for s in statuses}
+    return len(seen) == 1 and all(status.get("pending") == 0 for status in statuses)
+
+
+async def _has(story: Story, actor: Actor, **wanted: Any) -> bool:
+    status = await actor.look()
+    return all(status.get(name) == value for name, value in wanted.items())
+
+
+async def _all_anchored(story: Story) -> bool:
+    """The county has ordered all that it was told was written, and has executed the village."""
+    county = await story["county"].look()
+    if county.get("pending") != 0:
+        return False
+    wanted = {device: seq for device, seq in story.acknowledged.items() if seq}
+    held = (await story["county"].ask("general.logs"))["logs"]
+    if any(held.get(device, 0) < seq for device, seq in wanted.items()):
+        return False
+    anchored = (await story["county"].ask("mesh.villages"))["villages"]
+    return bool(anchored) and all(row["executed"] >= row["height"] for row in anchored)
+
+
+async def _everything_equal(story: Story) -> bool:
+    if not await _all_equal(story):
+        return False
+    statuses = await _statuses(list(story.actors.values()))
+    return len({status.get("entries") for status in statuses}) == 1 and await _all_anchored(story)
+
+
+# --- transactions -----------------------------------------------------------------------------
+
+
+async def _submit(
+    story: Story, actor: Actor, kind: str, fields: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    answer = await actor.ask("general.submit", kind=kind, fields=fields, **more)
+    return answer
+
+
+async def _final(
+    story: Story, actor: Actor, kind: str, fields: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Submit and wait until it is final and applied."""
+    answer = await _submit(story, actor, kind, fields, wait_s=PATIENCE_S, **more)
+    if answer["verdict"] != "applied" or answer["height"] is None:
+        raise ConfigError(f"{kind} at {actor.name}: {answer['verdict']}, {answer['level']}")
+    return answer
+
+
+async def _contradictions(story: Story) -> list[dict[str, Any]]:
+    """What contradicts, as the county tells it, or a clinic if there is no county."""
+    for name in ("county", "clinic-a"):
+        actor = story.actors.get(name)
+        if actor is not None and actor.running:
+            with contextlib.suppress(P2pmedError, TimeoutError):
+                found = await actor.ask("general.discrepancies")
+                return list(found["discrepancies"])
+    return []
+
+
+# --- the count at the end ---------------------------------------------------------------------
+
+
+async def _report(
+    story: Story, contradictions: list[dict[str, Any]], failure: str
+) -> dict[str, Any]:
+    """Counted from the stores of the stopped nodes, by device, log and certificate."""
+    homes = {name: story.folder / name for name in story.actors}
+    census = await take_census(homes, story.network) if homes else Census({})
+    records = census.records()
+    at_county = census.homes["county"].records if "county" in census.homes else {}
+    village, county = _ledger_of(story, "clinic-a"), _ledger_of(story, "county")
+    lost = _lost(story, census) + sum(name not in at_county for name in records)
+    anchored = census.ordered_by(county) if county else 0
+    report = {
+        "ok": False,
+        "processes": len(story.actors),
+        "patients": max((home.patients for home in census.homes.values()), default=0),
+        "records_submitted": len(records),
+        "records_stored": len(at_county),
+        "records_final": census.ordered_by(village) if village else 0,
+        "records_anchored": anchored,
+        "lost": lost,
+        "diverged": census.diverged + sum(len(home.faults) for home in census.homes.values()),
+        "kills": story.kills,
+        "discrepancies": len(contradictions),
+        "contradictions": contradictions,
+        "mesh_height": census.height(village) if village else 0,
+        "county_height": census.height(county) if county else 0,
+        "seconds": round(story.screen.seconds, 1),
+        "discovery": story.discovery,
+        "folder": str(story.folder),
+        "failure": failure,
+        "look_further": (
+            f"p2pmed patient list --home {story.folder / 'clinic-a'} "
+            f"--passphrase-file {story.folder / 'passphrase'}"
+        ),
+    }
+    report["ok"] = (
+        not failure
+        and bool(records)
+        and lost == 0
+        and report["diverged"] == 0
+        and anchored == len(records)
+    )
+    return report
+
+
+def _ledger_of(story: Story, name: str) -> bytes:
+    """The id of the ledger that a node lived in; what it holds is counted elsewhere."""
+    actor = story.actors.get(name)
+    return bytes.fromhex((actor.status.get("ledger") if actor else None) or "")
+
+
+def _lost(story: Story, census: Census) -> int:
+    """Acknowledged entries that their own author's store does not hold."""
+    missing = 0
+    for actor in story.actors.values():
+        home = census.homes[actor.name]
+        held = sum(
+            next_seq for lane, next_seq in home.logs.items() if lane.author.hex() == actor.device
+        )
+        missing += max(0, story.acknowledged.get(actor.device, 0) - held)
+    return missing
