@@ -28,11 +28,13 @@ from p2pmed.errors import (
 )
 
 if TYPE_CHECKING:
+    from p2pmed.ledger.state import View
     from p2pmed.node.config import Config
     from p2pmed.node.node import Happening, Node, open_node
     from p2pmed.node.receipts import FinalPlace, Receipt
     from p2pmed.node.setup import answer_request, create_network, enrol, init_home
     from p2pmed.sync.founding import MeshPolicy
+    from p2pmed.wire.codec import Wire
 
 __version__ = "0.1.0"
 
@@ -52,6 +54,8 @@ __all__ = [
     "Receipt",
     "RemoteProtocolError",
     "StorageError",
+    "View",
+    "Wire",
     "answer_request",
     "create_network",
     "enrol",
@@ -66,6 +70,8 @@ _WHERE = {
     "MeshPolicy": "p2pmed.sync.founding",
     "Node": "p2pmed.node.node",
     "Receipt": "p2pmed.node.receipts",
+    "View": "p2pmed.ledger.state",
+    "Wire": "p2pmed.wire.codec",
     "answer_request": "p2pmed.node.setup",
     "create_network": "p2pmed.node.setup",
     "enrol": "p2pmed.node.setup",

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     )
     from p2pmed.medical.consent import AccessGrant, AccessRevoke
     from p2pmed.medical.discrepancies import DiscrepancyReport, DiscrepancyResolve, Ruling
+    from p2pmed.medical.drug_queries import (
+        LotReach,
+        UnitAnswer,
+        UnitStatus,
+        VerifyReason,
+        holders_of_lot,
+        pedigree,
+        stock,
+        verify_unit,
+    )
     from p2pmed.medical.drug_rows import Pack
     from p2pmed.medical.drugs import Commission, Dispense, Recall, Receive, Ship
     from p2pmed.medical.machine import MedicalMachine
@@ -38,6 +48,18 @@ if TYPE_CHECKING:
     from p2pmed.medical.records import RecordAdd, RecordAmend, RecordRetract
     from p2pmed.medical.registry import Act, Kind, Member, Refusal, Registry
     from p2pmed.medical.rejections import Rejection
+    from p2pmed.medical.tables import Table
+    from p2pmed.medical.typed import (
+        Coding,
+        Demographics,
+        Encounter,
+        Immunization,
+        MedicationRequest,
+        Observation,
+        PatientName,
+        Procedure,
+        Quantity,
+    )
 
 __all__ = [
     "AccessGrant",
@@ -46,25 +68,35 @@ __all__ = [
     "ClaimAdjudicate",
     "ClaimLine",
     "ClaimSubmit",
+    "Coding",
     "Commission",
     "Condition",
     "CredentialOpener",
+    "Demographics",
     "DiscrepancyReport",
     "DiscrepancyResolve",
     "Dispense",
+    "Encounter",
+    "Immunization",
     "Kind",
     "LineResult",
     "LogOpen",
+    "LotReach",
     "MedicalMachine",
+    "MedicationRequest",
     "Member",
+    "Observation",
     "Pack",
+    "PatientName",
     "PatientRegister",
     "PolicyIssue",
+    "Procedure",
     "ProductApprove",
     "ProductPublish",
     "QualificationIssue",
     "QualificationRevoke",
     "QualificationSuspend",
+    "Quantity",
     "Recall",
     "Receive",
     "RecordAdd",
@@ -76,7 +108,15 @@ __all__ = [
     "Revocation",
     "Ruling",
     "Ship",
+    "Table",
+    "UnitAnswer",
+    "UnitStatus",
+    "VerifyReason",
+    "holders_of_lot",
     "kinds",
+    "pedigree",
+    "stock",
+    "verify_unit",
 ]
 
 _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -92,6 +132,16 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "consent": ("AccessGrant", "AccessRevoke"),
     "discrepancies": ("DiscrepancyReport", "DiscrepancyResolve", "Ruling"),
+    "drug_queries": (
+        "LotReach",
+        "UnitAnswer",
+        "UnitStatus",
+        "VerifyReason",
+        "holders_of_lot",
+        "pedigree",
+        "stock",
+        "verify_unit",
+    ),
     "drug_rows": ("Pack",),
     "drugs": ("Commission", "Dispense", "Recall", "Receive", "Ship"),
     "machine": ("MedicalMachine",),
@@ -101,6 +151,18 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "records": ("RecordAdd", "RecordAmend", "RecordRetract"),
     "registry": ("Act", "Kind", "Member", "Refusal", "Registry"),
     "rejections": ("Rejection",),
+    "tables": ("Table",),
+    "typed": (
+        "Coding",
+        "Demographics",
+        "Encounter",
+        "Immunization",
+        "MedicationRequest",
+        "Observation",
+        "PatientName",
+        "Procedure",
+        "Quantity",
+    ),
 }
 _HOME: Final = {name: family for family, names in _FAMILIES.items() for name in names}
 

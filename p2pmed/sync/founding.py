@@ -225,6 +225,11 @@ class Formation:
             quiet = Instant(self._since + self._policy.quiet_ms)
         return earliest(self._offer.until if self._offer else None, quiet)
 
+    @property
+    def in_sight(self) -> tuple[bytes, ...]:
+        """Device keys, the own one included, that a founding here may name now."""
+        return tuple(self._seen)
+
     def tell_time(self, wall_ms: int) -> None:
         """The wall clock for the genesis' record of when it was made."""
         self._wall_ms = wall_ms
