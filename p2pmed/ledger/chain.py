@@ -250,7 +250,7 @@ class Chain:
         entries, tips = self._choose(below[0])
         if not entries:
             undecided = self._executed.get(parent) if parent != self.head_digest else None
-            if undecided is None or not _may_be_empty(view, undecided.header.view):
+            if undecided is None or not self._may_be_empty(view, undecided.header.view):
                 return None
         clock = self._wall()
         body, self._built = self._execute(parent, view, below, tuple(tips), entries, clock)
@@ -269,14 +269,12 @@ class Chain:
         summary = body.summary
         if content_hash(summary) != header.content or tips_root(body.tips) != summary.tips:
             return Check.INVALID
-        if not body.tips and not _may_be_empty(header.view, header.parent_view):
+        if not body.tips and not self._may_be_empty(header.view, header.parent_view):
             return Check.INVALID
         below = self._below(header.parent)
         if below is None:
             return Check.MISSING
         if header.height != below[1] + 1 or header.ledger != self.ledger:
-            return Check.INVALID
-        if not body.tips and not self._may_be_empty(header):
             return Check.INVALID
         built = self._built
         if built is not None and (built.header.parent, built.header.content) == (
@@ -299,24 +297,12 @@ class Chain:
         self._executed[digest] = executed
         return Check.VALID
 
-    def _needs_child(self, parent: bytes, view: int) -> bool:
-        """Whether ``parent`` is certified, its view is over, and it is still undecided.
+    def _may_be_empty(self, view: int, parent_view: int) -> bool:
+        """Whether a block that orders nothing has a reason: views between it and its parent.
 
-        Some gave its view up and nobody may finalize it any more: a descendant must. If it
-        ordered all there is, that is an empty block, or the mesh waits for the next entry.
+        Raft begins a term with an empty entry of its log and needs no empty block.
         """
-        executed = self._executed.get(parent)
-        return (
-            self.genesis.engine == "bft"
-            and executed is not None
-            and executed.header.height > self.height
-            and view > executed.header.view + 1
-        )
-
-    def _may_be_empty(self, header: Header) -> bool:
-        """Whether a child may order nothing; of ``_needs_child``, what everybody can see."""
-        skipped = header.view > header.parent_view + 1
-        return self.genesis.engine == "bft" and header.height > 1 and skipped
+        return self.genesis.engine == "bft" and view > parent_view + 1
 
     # --- deciding -------------------------------------------------------------------------
 
@@ -498,11 +484,6 @@ class Chain:
             if (raw := layer.get(_CLOCK + bytes([other]))) is not None
         )
         return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
-
-
-def _may_be_empty(view: int, parent_view: int) -> bool:
-    """Whether a block that orders nothing has a reason: views between it and its parent."""
-    return view > parent_view + 1
 
 
 def _next_in(state: Readable, lane: LaneKey) -> int:
