@@ -7,11 +7,13 @@ the clear; what is read is given to the caller and not kept.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from p2pmed.errors import Denied, InvalidTransaction, LocalProtocolError
+from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError
 from p2pmed.identity.sealing import box_id
 from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.consent import (
@@ -31,6 +33,7 @@ from p2pmed.medical.patients import (
     patient_row,
 )
 from p2pmed.medical.records import (
+    OpenedBody,
     Part,
     Place,
     RecordAdd,
@@ -48,6 +51,10 @@ if TYPE_CHECKING:
     from p2pmed.node.receipts import Receipt
 
 __all__ = ["Patients", "TimelineItem", "record_drafts"]
+
+LOOKED_MAX: Final = 4_096
+ENTRIES_A_SLICE: Final = 64
+"""Records opened before other tasks get their turn: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -73,6 +80,8 @@ class Patients:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._cache = KeyCache()
+        self._looked: dict[bytes, int] = {}
+        """How much was stored when a patient's wrapped keys were last looked for."""
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -266,7 +275,7 @@ class Patients:
         ring = self._cache.get(patient)
         wanted = current_epoch(self._node.state(), patient)
         if ring is None or ring.epoch < wanted:
-            ring = self._open_ring(patient)
+            ring = self._look_again(patient) or ring
         if ring is None or not len(ring):
             raise Denied(
                 "this device holds no key of that patient",
@@ -274,19 +283,31 @@ class Patients:
             )
         return ring
 
+    def _look_again(self, patient: bytes) -> KeyRing | None:
+        """Open what was wrapped to this device, unless nothing came since it was last done."""
+        stored = sum(lane.next_seq for lane in self._node.replica.logs)
+        if self._looked.get(patient) == stored:
+            return None
+        if len(self._looked) >= LOOKED_MAX:
+            self._looked.clear()
+        self._looked[patient] = stored
+        return self._open_ring(patient)
+
     def _open_ring(self, patient: bytes) -> KeyRing | None:
         own = box_id(self._node.keys.box_public)
         ring: KeyRing | None = None
         for entry in self.entries(patient):
             for wrapped, purpose in _wraps(self._node.body(entry), own):
-                opened = KeyRing.open(
-                    wrapped,
-                    self._node.keys.box_secret,
-                    patient=patient,
-                    network=self._node.network,
-                    purpose=purpose,
-                )
-                ring = self._cache.add(opened)
+                # Anybody may write a grant: one that does not open takes nothing away.
+                with contextlib.suppress(Denied, DecodeError, InvalidTransaction):
+                    opened = KeyRing.open(
+                        wrapped,
+                        self._node.keys.box_secret,
+                        patient=patient,
+                        network=self._node.network,
+                        purpose=purpose,
+                    )
+                    ring = self._cache.add(opened)
         return ring
 
     def entries(self, patient: bytes) -> list[Entry]:
@@ -295,10 +316,15 @@ class Patients:
         return sorted(found, key=lambda entry: (entry.envelope.hlc, entry.id))
 
     async def timeline(self, patient: bytes, *, as_of_ms: int | None = None) -> list[TimelineItem]:
-        """The patient's records in causal order, opened where this device may."""
+        """The patient's records in causal order, opened where this device may.
+
+        What an import notes beside the records (types with a slash) is left out.
+        """
         state = self._node.state()
         items = []
-        for entry in self.entries(patient):
+        for number, entry in enumerate(self.entries(patient)):
+            if number % ENTRIES_A_SLICE == 0:
+                await asyncio.sleep(0)  # a long life must not hold the loop
             body = self._node.body(entry)
             if not isinstance(body, PatientRegister | RecordAdd | RecordAmend):
                 continue
@@ -306,13 +332,15 @@ class Patients:
             if as_of_ms is not None and recorded > as_of_ms:
                 continue
             row = record_row(state, entry.id)
-            opened = self.open(entry)
+            kind, resource, occurred = self.open(entry) or ("", None, None)
+            if "/" in kind:
+                continue
             items.append(
                 TimelineItem(
                     id=entry.id,
-                    kind=opened[0] if opened else "",
-                    resource=opened[1] if opened else None,
-                    occurred_ms=opened[2] if opened else None,
+                    kind=kind,
+                    resource=resource,
+                    occurred_ms=occurred,
                     recorded_ms=recorded,
                     author=entry.author,
                     final=self._node.final_place(entry) is not None,
@@ -323,21 +351,32 @@ class Patients:
         return items
 
     def open(self, entry: Entry) -> tuple[str, bytes, int | None] | None:
-        """Type, bytes and time of a sealed record; ``None`` if this device may not read it."""
+        """Type, bytes and time of a sealed record; ``None`` if this device cannot read it."""
+        try:
+            opened = self.read(entry)
+        except (Denied, DecodeError, LocalProtocolError):
+            return None
+        return (opened.type, opened.resource, opened.occurred_ms) if opened else None
+
+    def read(self, entry: Entry) -> OpenedBody | None:
+        """What a record says; ``None`` if the transaction is no record.
+
+        Raises ``Denied`` (no key), ``LocalProtocolError`` (a part is not here yet) or
+        ``DecodeError`` (its author wrote what does not open).
+        """
         body = self._node.body(entry)
         if not isinstance(body, PatientRegister | RecordAdd | RecordAmend):
             return None
         patient = entry.envelope.subject
+        place = self.place(patient, entry.author)
+        parts = self._parts(body.sealed.parts)
         try:
-            opened = open_record(
-                body.sealed,
-                ring=self.ring(patient),
-                place=self.place(patient, entry.author),
-                parts=self._parts(body.sealed.parts),
-            )
+            return open_record(body.sealed, ring=self.ring(patient), place=place, parts=parts)
         except Denied:
-            return None
-        return opened.type, opened.resource, opened.occurred_ms
+            ring = self._look_again(patient)  # a grant may have come since
+            if ring is None:
+                raise
+            return open_record(body.sealed, ring=ring, place=place, parts=parts)
 
     def _parts(self, ids: Sequence[bytes]) -> list[Part]:
         parts = []
@@ -352,6 +391,7 @@ class Patients:
     def forget_keys(self) -> None:
         """Drop every open key: the session is over."""
         self._cache.lock()
+        self._looked.clear()
 
 
 def _resource(record: Any) -> Resource:
