@@ -25,6 +25,8 @@ FAMILIES: Final = (
     "run",
     "ask",
     "mesh",
+    "demo",
+    "bundle",
 )
 """Modules of this package, in the order of the help text."""
 

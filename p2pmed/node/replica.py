@@ -142,7 +142,8 @@ class Replica:
         self._seats: dict[bytes, int] = {}
         self._tokens = 0
         self._after: dict[int, list[Callable[[Turn], None]]] = {}
-        self._checking: dict[int, tuple[bytes | None, int | None]] = {}
+        self._checking: dict[int, tuple[bytes | None, int | None, str]] = {}
+        """By token: where the entries came from, who is answered, what was wrong with others."""
         self._sight_at: Instant | None = None
         self._anchor_at: Instant | None = None
         self._anchor: Entry | None = None
@@ -372,25 +373,28 @@ class Replica:
             for gap in offered.gaps:
                 self._gossip(turn, gossip.Gap(gap.lane, gap.next_seq, gap.got_seq, source))
         if offered.token:
-            self._checking[offered.token] = (source, request)
+            self._checking[offered.token] = (source, request, offered.fault)
             turn.effects.append(events.CheckSignatures(offered.token, tuple(offered.checks)))
         if offered.fault and source is not None:
             self._gossip(turn, gossip.Bad(source, offered.fault))
-        if request is not None and (offered.fault or not offered.token):
+        if request is not None and not offered.token:
             error = DecodeError(offered.fault) if offered.fault else None
             turn.effects.append(events.Reply(request, error=error))
 
     def _on_checked(self, turn: Turn, token: int, good: tuple[bool, ...]) -> None:
-        source, request = self._checking.pop(token)
+        source, request, fault = self._checking.pop(token)
         admitted = self.intake.checked(token, good)
+        fault = fault or admitted.fault
+        error = DecodeError(fault) if fault else None
         for fork in admitted.forks:
             turn.notify(events.Alarm("fork", (fork.id, fork.author)))
             turn.staged = True
         if admitted.entries:
             self._observe(turn, admitted.entries)
-            self._when_stored(turn, admitted.entries, source, request)
+            self._when_stored(turn, admitted.entries, source, request, error)
         elif request is not None:
-            turn.effects.append(events.Reply(request))
+            reply = events.Reply(request, error=error)
+            turn.when_durable(lambda later: later.effects.append(reply))
         if admitted.fault and source is not None:
             self._gossip(turn, gossip.Bad(source, admitted.fault))
 
@@ -402,9 +406,17 @@ class Replica:
                 turn.notify(events.Alarm("recall", (entry.id,)))
 
     def _when_stored(
-        self, turn: Turn, entries: list[Entry], source: bytes | None, request: int | None
+        self,
+        turn: Turn,
+        entries: list[Entry],
+        source: bytes | None,
+        request: int | None,
+        error: DecodeError | None = None,
     ) -> None:
-        """Everything that follows once ``entries`` are on the disk."""
+        """Everything that follows once ``entries`` are on the disk.
+
+        ``error`` says why others of the same request are not among them.
+        """
         tips: dict[LaneKey, int] = {}
         for entry in entries:
             tips[entry.lane] = entry.seq + 1
@@ -415,9 +427,9 @@ class Replica:
             stored = tuple((entry.lane, entry.seq, entry.raw) for entry in entries)
             later.notify(events.EntriesStored(tuple(entries), source))
             if request is not None:
-                later.effects.append(
-                    events.Reply(request, entries=tuple(entries), count=len(entries))
-                )
+                count = len(entries)
+                reply = events.Reply(request, entries=tuple(entries), count=count, error=error)
+                later.effects.append(reply)
             self._gossip(later, gossip.Grew(tuple(tips.items()), stored, source))
             later.work = True
             self._advance_watches(later)
