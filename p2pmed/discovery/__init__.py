@@ -1,1 +1,1 @@
-"""."""
+"""Who is near: advertised records and the book of peers. Hints only; the handshake decides."""

@@ -1,1 +1,1 @@
-"""."""
+"""Who signs: device keys, credentials, manifests, enrolment, keystores, sealing."""

@@ -147,6 +147,7 @@ async def on_thread(
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
+    """A hardened read-only connection of its own. Raises ``sqlite3.Error``."""
     reader = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         harden(reader, writer=False, checkpoint_pages=0)

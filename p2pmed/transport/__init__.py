@@ -1,1 +1,1 @@
-"""."""
+"""The authenticated channel: Noise, proof of identity, lanes of frames."""
