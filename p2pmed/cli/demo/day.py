@@ -102,7 +102,7 @@ def _visit(dice: random.Random, who: str, number: int) -> list[dict[str, Any]]:
         **about,
         "authoredOn": when,
     }
-    resources = [encounter, temperature, condition, drug]
+    resources: list[dict[str, Any]] = [encounter, temperature, condition, drug]
     urls = [url] + [
         f"urn:uuid:{dice.getrandbits(32):08x}-2222-4000-8000-0000000000{i:02}" for i in (1, 2, 3)
     ]

@@ -15,62 +15,36 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from p2pmed.cli.demo.count import count_all
 from p2pmed.cli.demo.day import write_day
 from p2pmed.cli.demo.screen import Screen
 from p2pmed.cli.demo.stage import Actor
+from p2pmed.cli.demo.story import PATIENCE_S, Story, submit, submit_final
+from p2pmed.cli.demo.waiting import (
+    MESH_SIZE,
+    all_anchored,
+    all_equal,
+    all_in_ledger,
+    all_meet,
+    everything_equal,
+    has,
+    until,
+)
 from p2pmed.errors import ConfigError, P2pmedError
 from p2pmed.node.config import Config
 from p2pmed.node.setup import create_network, init_home, self_enrol
 from p2pmed.sync.founding import MeshPolicy
-from p2pmed.testing.census import Census, take_census
 
 __all__ = ["play"]
 
 PASSPHRASE_WORDS: Final = 3
-MESH_SIZE: Final = 4
-PATIENCE_S: Final = 120
-"""How long one scene may take before the demonstration says that it failed."""
 GTIN: Final = "09506000134352"
 LOT, BAD_LOT = "MU-2026-11", "MU-2026-12"
 RECORD_SUFFIXES: Final = (".json", ".json.gz")
-
-
-class Story:
-    """All that the scenes share."""
-
-    def __init__(self, folder: Path, screen: Screen, passphrase: str) -> None:
-        self.folder = folder
-        self.screen = screen
-        self.passphrase = passphrase
-        self.actors: dict[str, Actor] = {}
-        self.steps: list[tuple[str, float]] = []
-        self.acknowledged: dict[str, int] = {}
-        """Device -> next seq of its log that it acknowledged to us."""
-        self.kills = 0
-        self.network = b""
-        self.discovery = "mdns"
-
-    def __getitem__(self, name: str) -> Actor:
-        return self.actors[name]
-
-    @property
-    def mesh(self) -> list[Actor]:
-        """Those who sit in the village's ledger."""
-        return [self.actors[name] for name in ("clinic-a", "clinic-b", "clinic-c", "pharmacy")]
-
-    @asynccontextmanager
-    async def scene(self, name: str) -> AsyncIterator[None]:
-        """One step of the story, timed."""
-        began = time.monotonic()
-        self.screen.say(f"[bold]{name}[/bold]")
-        yield
-        self.steps.append((name, time.monotonic() - began))
 
 
 async def play(
@@ -101,7 +75,7 @@ async def play(
         contradictions = await _contradictions(story)
         await asyncio.gather(*(actor.stop() for actor in story.actors.values()))
         screen.close()
-    report = await _report(story, contradictions, failure)
+    report = await count_all(story, contradictions, failure)
     screen.finish(report, story.steps)
     return report
 
@@ -156,7 +130,7 @@ async def _scenes(story: Story, files: Sequence[Path]) -> None:
     async with story.scene("the cut-off clinic is back; all agree"):
         await story["clinic-c"].ask("general.online", on=True)
         story["clinic-c"].note = "running"
-        await _until(story, _all_equal, "the village does not come to agree")
+        await until(story, all_equal, "the village does not come to agree")
     async with story.scene("a treatment is claimed and settled"):
         await _claim(story)
     async with story.scene("the county appears; the last records come by a file"):
@@ -204,15 +178,15 @@ def _enrol(story: Story, name: str, roles: Sequence[str]) -> None:
 
 async def _form_mesh(story: Story) -> None:
     with contextlib.suppress(TimeoutError):
-        await _until(story, _all_meet, "", seconds=12)
-    if not await _all_meet(story):
+        await until(story, all_meet, "", seconds=12)
+    if not await all_meet(story):
         story.discovery = "typed"
         story.screen.say("multicast is not available here: addresses are typed instead")
         for actor in story.actors.values():
             for other in story.actors.values():
                 if other is not actor:
                     await actor.ask("general.dial", address=f"127.0.0.1:{other.port}")
-    await _until(story, _all_in_ledger, "no mesh was formed")
+    await until(story, all_in_ledger, "no mesh was formed")
     status = story["clinic-a"].status
     story.screen.say(
         f"{status['ledger_name']}: {status['engine']}, ledger {status['ledger'][:12]}, "
@@ -231,12 +205,12 @@ async def _supply(story: Story) -> None:
             "serials": serials,
             "maker": f"hex:{pharmacy.device}",
         }
-        await _final(story, pharmacy, "drug.commission", fields)
+        await submit_final(pharmacy, "drug.commission", fields)
     units = [[GTIN, serial] for serial in ("P1", "P2", "P3", "B1", "B2")]
-    shipped = await _final(
-        story, pharmacy, "drug.ship", {"units": units, "to": f"hex:{clinic.device}"}
+    shipped = await submit_final(
+        pharmacy, "drug.ship", {"units": units, "to": f"hex:{clinic.device}"}
     )
-    await _final(story, clinic, "drug.receive", {"shipment": f"hex:{shipped['id']}"})
+    await submit_final(clinic, "drug.receive", {"shipment": f"hex:{shipped['id']}"})
 
 
 async def _village_day(story: Story, files: Sequence[Path]) -> None:
@@ -253,7 +227,7 @@ async def _village_day(story: Story, files: Sequence[Path]) -> None:
     ]
     try:
         await writing[2]
-        await _until(story, lambda s: _has(s, c, pending=0), "clinic C is not final", seconds=60)
+        await until(story, lambda _: has(c, pending=0), "clinic C is not final", seconds=60)
         await c.ask("general.online", on=False)
         c.note = "cut off, recording alone"
         story.screen.say("clinic-c is cut off from the others")
@@ -263,6 +237,7 @@ async def _village_day(story: Story, files: Sequence[Path]) -> None:
     finally:
         for task in writing:
             task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
 
 
 async def _both_sides(story: Story) -> None:
@@ -270,14 +245,14 @@ async def _both_sides(story: Story) -> None:
     patient = secrets.token_hex(16)
     pack = {"gtin": GTIN, "serial": "P1"}
     c, a, pharmacy = story["clinic-c"], story["clinic-a"], story["pharmacy"]
-    alone = await _submit(story, c, "drug.dispense", pack, patient=patient)
-    there = await _submit(story, a, "drug.dispense", pack, patient=patient, wait_s=20)
+    alone = await submit(c, "drug.dispense", pack, patient=patient)
+    there = await submit(a, "drug.dispense", pack, patient=patient, wait_s=20)
     story.screen.say(
         f"pack P1 is dispensed at clinic-c ({alone['level']}, {alone['verdict']}) "
         f"and at clinic-a ({there['level']}, {there['verdict']})"
     )
     recall = {"gtin": GTIN, "lot": BAD_LOT, "reason": "contamination"}
-    recalled = await _final(story, pharmacy, "drug.recall", recall)
+    recalled = await submit_final(pharmacy, "drug.recall", recall)
     story.screen.say(f"lot {BAD_LOT} is recalled ({recalled['verdict']})")
 
 
@@ -332,8 +307,7 @@ async def _claim(story: Story) -> None:
     """Insurer and hospital agree on a rule; a clinic claims; the insurer settles."""
     insurer, clinic = story["insurer"], story["clinic-a"]
     encounter = await _visit(clinic)
-    product = await _final(
-        story,
+    product = await submit_final(
         insurer,
         "product.publish",
         {
@@ -348,9 +322,8 @@ async def _claim(story: Story) -> None:
             "waiting_days": 0,
         },
     )
-    await _final(story, clinic, "product.approve", {"product": f"hex:{product['id']}"})
-    policy = await _final(
-        story,
+    await submit_final(clinic, "product.approve", {"product": f"hex:{product['id']}"})
+    policy = await submit_final(
         insurer,
         "policy.issue",
         {
@@ -360,8 +333,7 @@ async def _claim(story: Story) -> None:
             "end": 4_000_000_000_000,
         },
     )
-    claim = await _final(
-        story,
+    claim = await submit_final(
         clinic,
         "claim.submit",
         {
@@ -376,7 +348,7 @@ async def _claim(story: Story) -> None:
         patient=encounter["patient"],
     )
     settled = await insurer.ask("claims.adjudicate", claim=claim["id"], wait_s=PATIENCE_S)
-    await _until(story, _all_equal, "the claim is not settled alike everywhere")
+    await until(story, all_equal, "the claim is not settled alike everywhere")
     story.screen.say(f"the claim is settled: {settled['total']} {settled['currency']} are paid")
 
 
@@ -414,97 +386,10 @@ async def _county(story: Story, files: Sequence[Path]) -> None:
     await county.ask("bundle.import", path=str(stick))
     clinic_next = (await clinic.ask("general.status"))["own_next"]
     _acknowledge(story, clinic, clinic_next)
-    await _until(story, _all_anchored, "not everything is anchored at the county")
+    await until(story, all_anchored, "not everything is anchored at the county")
     await clinic.ask("general.online", on=True)
     clinic.note = "running"
-    await _until(story, _everything_equal, "not every node has everything")
-
-
-# --- waiting ----------------------------------------------------------------------------------
-
-
-async def _until(
-    story: Story,
-    done: Callable[[Story], Awaitable[bool]],
-    failure: str,
-    *,
-    seconds: float = PATIENCE_S,
-) -> None:
-    """Look every quarter of a second until it is so. ``ConfigError`` with ``failure``."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await done(story):
-                await asyncio.sleep(0.25)
-    except TimeoutError:
-        if failure:
-            raise ConfigError(failure, hint=f"the nodes' logs are in {story.folder}") from None
-        raise
-
-
-async def _statuses(actors: Sequence[Actor]) -> list[dict[str, Any]]:
-    return list(await asyncio.gather(*(actor.look() for actor in actors)))
-
-
-async def _all_meet(story: Story) -> bool:
-    statuses = await _statuses(story.mesh)
-    return all(status.get("peers", 0) >= MESH_SIZE - 1 for status in statuses)
-
-
-async def _all_in_ledger(story: Story) -> bool:
-    statuses = await _statuses(list(story.actors.values()))
-    return len({status.get("ledger") for status in statuses}) == 1 and bool(statuses[0]["ledger"])
-
-
-async def _all_equal(story: Story) -> bool:
-    """Everybody in the village holds the same, and nothing waits."""
-    statuses = await _statuses([*story.mesh, story["insurer"]])
-    seen = {(s.get("entries"), s.get("height"), s.get("state_root")) for s in statuses}
-    return len(seen) == 1 and all(status.get("pending") == 0 for status in statuses)
-
-
-async def _has(story: Story, actor: Actor, **wanted: Any) -> bool:
-    status = await actor.look()
-    return all(status.get(name) == value for name, value in wanted.items())
-
-
-async def _all_anchored(story: Story) -> bool:
-    """The county has ordered all that it was told was written, and has executed the village."""
-    county = await story["county"].look()
-    if county.get("pending") != 0:
-        return False
-    wanted = {device: seq for device, seq in story.acknowledged.items() if seq}
-    held = (await story["county"].ask("general.logs"))["logs"]
-    if any(held.get(device, 0) < seq for device, seq in wanted.items()):
-        return False
-    anchored = (await story["county"].ask("mesh.villages"))["villages"]
-    return bool(anchored) and all(row["executed"] >= row["height"] for row in anchored)
-
-
-async def _everything_equal(story: Story) -> bool:
-    if not await _all_equal(story):
-        return False
-    statuses = await _statuses(list(story.actors.values()))
-    return len({status.get("entries") for status in statuses}) == 1 and await _all_anchored(story)
-
-
-# --- transactions -----------------------------------------------------------------------------
-
-
-async def _submit(
-    story: Story, actor: Actor, kind: str, fields: dict[str, Any], **more: Any
-) -> dict[str, Any]:
-    answer = await actor.ask("general.submit", kind=kind, fields=fields, **more)
-    return answer
-
-
-async def _final(
-    story: Story, actor: Actor, kind: str, fields: dict[str, Any], **more: Any
-) -> dict[str, Any]:
-    """Submit and wait until it is final and applied."""
-    answer = await _submit(story, actor, kind, fields, wait_s=PATIENCE_S, **more)
-    if answer["verdict"] != "applied" or answer["height"] is None:
-        raise ConfigError(f"{kind} at {actor.name}: {answer['verdict']}, {answer['level']}")
-    return answer
+    await until(story, everything_equal, "not every node has everything")
 
 
 async def _contradictions(story: Story) -> list[dict[str, Any]]:
@@ -516,69 +401,3 @@ async def _contradictions(story: Story) -> list[dict[str, Any]]:
                 found = await actor.ask("general.discrepancies")
                 return list(found["discrepancies"])
     return []
-
-
-# --- the count at the end ---------------------------------------------------------------------
-
-
-async def _report(
-    story: Story, contradictions: list[dict[str, Any]], failure: str
-) -> dict[str, Any]:
-    """Counted from the stores of the stopped nodes, by device, log and certificate."""
-    homes = {name: story.folder / name for name in story.actors}
-    census = await take_census(homes, story.network) if homes else Census({})
-    records = census.records()
-    at_county = census.homes["county"].records if "county" in census.homes else {}
-    village, county = _ledger_of(story, "clinic-a"), _ledger_of(story, "county")
-    lost = _lost(story, census) + sum(name not in at_county for name in records)
-    anchored = census.ordered_by(county) if county else 0
-    report = {
-        "ok": False,
-        "processes": len(story.actors),
-        "patients": max((home.patients for home in census.homes.values()), default=0),
-        "records_submitted": len(records),
-        "records_stored": len(at_county),
-        "records_final": census.ordered_by(village) if village else 0,
-        "records_anchored": anchored,
-        "lost": lost,
-        "diverged": census.diverged + sum(len(home.faults) for home in census.homes.values()),
-        "kills": story.kills,
-        "discrepancies": len(contradictions),
-        "contradictions": contradictions,
-        "mesh_height": census.height(village) if village else 0,
-        "county_height": census.height(county) if county else 0,
-        "seconds": round(story.screen.seconds, 1),
-        "discovery": story.discovery,
-        "folder": str(story.folder),
-        "failure": failure,
-        "look_further": (
-            f"p2pmed patient list --home {story.folder / 'clinic-a'} "
-            f"--passphrase-file {story.folder / 'passphrase'}"
-        ),
-    }
-    report["ok"] = (
-        not failure
-        and bool(records)
-        and lost == 0
-        and report["diverged"] == 0
-        and anchored == len(records)
-    )
-    return report
-
-
-def _ledger_of(story: Story, name: str) -> bytes:
-    """The id of the ledger that a node lived in; what it holds is counted elsewhere."""
-    actor = story.actors.get(name)
-    return bytes.fromhex((actor.status.get("ledger") if actor else None) or "")
-
-
-def _lost(story: Story, census: Census) -> int:
-    """Acknowledged entries that their own author's store does not hold."""
-    missing = 0
-    for actor in story.actors.values():
-        home = census.homes[actor.name]
-        held = sum(
-            next_seq for lane, next_seq in home.logs.items() if lane.author.hex() == actor.device
-        )
-        missing += max(0, story.acknowledged.get(actor.device, 0) - held)
-    return missing
