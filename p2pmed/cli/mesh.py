@@ -1,14 +1,29 @@
-"""``p2pmed mesh found | follow | status``."""
+"""``p2pmed mesh found | follow | status | resume``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from p2pmed.cli.session import add_home, ask_node, command, show
 
 __all__ = ["add"]
+
+RESUME_WARNING: Final = """\
+Let a home that was restored from a backup, or copied, vote again.
+
+A restored home has forgotten every vote that it gave after the backup was made.
+Voting twice can fork the ledger for good, and makes this device provably guilty.
+Until this command it records and reads, but neither votes nor founds.
+
+Before you give it:
+  * make sure that no other copy of this home runs, now or ever again;
+  * start the node, let it meet the others of its mesh, and wait until the height that
+    `p2pmed mesh status` shows is theirs and new transactions become final without it.
+
+If the lost device cannot be found, or its disk may be in other hands, do not resume:
+enrol a new device, and have the old one's credential revoked."""
 
 
 def add(commands: Any) -> None:
@@ -40,6 +55,15 @@ def add(commands: Any) -> None:
     )
     add_home(status)
     status.set_defaults(run=_status)
+    resume = command(
+        verbs,
+        "resume",
+        help="let a home that was restored from a backup vote again",
+        example="p2pmed mesh resume --home clinic-a",
+    )
+    resume.description = RESUME_WARNING
+    add_home(resume)
+    resume.set_defaults(run=_resume)
 
 
 def _found(parsed: argparse.Namespace) -> int:
@@ -49,6 +73,16 @@ def _found(parsed: argparse.Namespace) -> int:
 
 def _follow(parsed: argparse.Namespace) -> int:
     return show(parsed, ask_node(parsed, "mesh.follow", {"ledger": parsed.ledger}))
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "mesh.resume"), lines=_resume_lines)
+
+
+def _resume_lines(answer: Mapping[str, Any]) -> list[str]:
+    if not answer["was_muted"]:
+        return ["this home was not muted; nothing changed"]
+    return ["this home votes again"]
 
 
 def _status(parsed: argparse.Namespace) -> int:
@@ -67,4 +101,5 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         f"{'here' if row['here'] else 'away'}"
         for row in answer["seats"]
     ]
-    return [head, *rows]
+    silent = ["  this home was restored from a backup and does not vote; see `mesh resume --help`"]
+    return [head, *rows, *(silent if answer["muted"] else [])]

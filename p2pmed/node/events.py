@@ -40,6 +40,7 @@ __all__ = [
     "Notify",
     "PeerHolds",
     "Reply",
+    "ResumeVoting",
     "SendFrame",
     "SignaturesChecked",
     "Submit",
@@ -138,7 +139,14 @@ class ImportChain:
     blocks: tuple[bytes, ...]
 
 
-Command: TypeAlias = Submit | FoundMesh | FollowLedger | ImportEntries | ImportChain
+@dataclass(frozen=True, slots=True)
+class ResumeVoting:
+    """The operator's word that a restored home may vote again; answered when durable."""
+
+    request: int
+
+
+Command: TypeAlias = Submit | FoundMesh | FollowLedger | ImportEntries | ImportChain | ResumeVoting
 NodeEvent: TypeAlias = (
     LinkUp | LinkDown | Frame | Persisted | SignaturesChecked | DeadlineReached | Command
 )

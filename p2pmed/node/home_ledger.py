@@ -74,6 +74,7 @@ class HomeLedger:
         on_decided: Callable[[Turn, Decided], None],
         on_behind: Callable[[Turn, bytes | None, int], None],
         engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
+        muted: bool = False,
         verify: Verify = cose.verify,
     ) -> None:
         self.founding = founding
@@ -102,7 +103,8 @@ class HomeLedger:
             seat=self.seat or 0,
         )
         self.engine: ConsensusEngine | None = None
-        if self.seat is not None and genesis.rules == machine.rules_hash:
+        # A restored home has forgotten votes, and a vote that is forgotten is cast twice.
+        if self.seat is not None and genesis.rules == machine.rules_hash and not muted:
             self.engine = (engines or ENGINES)[genesis.engine](
                 epoch=self.epoch,
                 seat=self.seat,

@@ -8,7 +8,6 @@ caller and known to the disk), and the node is never between two states.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 from p2pmed.aio.clock import SystemClock, SystemEntropy, system_rng
 from p2pmed.discovery.peerbook import Source
-from p2pmed.errors import ConfigError, LocalProtocolError
+from p2pmed.errors import LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
 from p2pmed.identity.sealing import box_public
@@ -33,14 +32,14 @@ from p2pmed.node.events import Draft
 from p2pmed.node.kinds import discovered_kinds
 from p2pmed.node.patients import Patients
 from p2pmed.node.receipts import FinalPlace, Receipt, Waiters
-from p2pmed.node.replica import Identity, Replica
+from p2pmed.node.replica import MUTED, Identity, Replica
 from p2pmed.node.setup import load_keys, read_chain
 from p2pmed.node.shell import Shell
 from p2pmed.storage.home import Home, HomeFile, open_home
 from p2pmed.sync.founding import Propose
 from p2pmed.wire import cbor
 from p2pmed.wire.codec import Wire
-from p2pmed.world import World
+from p2pmed.world import Space, World
 
 __all__ = ["Happening", "Node", "open_node"]
 
@@ -202,6 +201,15 @@ class Node:
         )
         return reply.count
 
+    async def resume_voting(self) -> None:
+        """Let a home that was restored from a backup vote again, on the operator's word.
+
+        A restored home has forgotten what it signed after the backup was made; voting again too
+        early can fork a ledger. Say it only when no other copy of this home runs and the ledger
+        has caught up with the mesh's others. Without effect on a home that is not muted.
+        """
+        await self._ask(node_events.ResumeVoting)
+
     def dial(self, address: str) -> None:
         """Try to reach a peer at ``host:port``, and remember the address."""
         self.shell.hint(address, Source.TYPED)
@@ -293,6 +301,7 @@ class Node:
             "ledger_name": home.founding.genesis.name if home else None,
             "engine": home.founding.genesis.engine if home else None,
             "seat": home.seat if home else None,
+            "muted": self.replica.identity.muted,
             "height": home.chain.height if home else 0,
             "state_root": home.chain.state_root.hex() if home else None,
             "consensus": dict(home.engine.status()) if home and home.engine else None,
@@ -481,10 +490,10 @@ def _report(node: Node, stopped: asyncio.Future[None]) -> None:
 
 
 async def _identity(opened: Home, folder: Path, keys: DeviceKeys) -> Identity:
-    """Who the node is; a home that went back in time continues as a new incarnation."""
-    with contextlib.suppress(ConfigError):
-        if opened.restored:
-            await opened.adopt(SystemEntropy().token(16))
+    """Who the node is; a home that went back in time goes on as a new incarnation, muted."""
+    if opened.restored:
+        opened.disk.stage(Space.META, MUTED, b"1")  # durable with the new incarnation
+        await opened.adopt(SystemEntropy().token(16))
     manifest, network = open_manifest(opened.read(HomeFile.MANIFEST))
     return Identity(
         manifest=manifest,
@@ -493,4 +502,5 @@ async def _identity(opened: Home, folder: Path, keys: DeviceKeys) -> Identity:
         chain=read_chain(folder),
         incarnation=opened.incarnation,
         boot=opened.count,
+        muted=opened.disk.get(Space.META, MUTED) is not None,
     )

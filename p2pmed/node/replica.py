@@ -22,7 +22,7 @@ its link; the disk's fault stops the node; a rule's "no" is a verdict.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from p2pmed.consensus.interface import Heard, Receive
@@ -68,7 +68,10 @@ from p2pmed.sync.founding import Formation, MeshPolicy, Neighbour
 from p2pmed.wire import codec, cose
 from p2pmed.world import Space, World
 
-__all__ = ["Identity", "Replica"]
+__all__ = ["MUTED", "Identity", "Replica"]
+
+MUTED: Final = b"muted"
+"""META row: this home went back in time and has not been given its voice back."""
 
 SIGHT_MS: Final = 500
 """How often a node without a ledger looks at who is in sight."""
@@ -86,6 +89,8 @@ class Identity:
     chain: tuple[bytes, ...]
     incarnation: bytes
     boot: int
+    muted: bool = False
+    """Restored from a backup: it writes records, and neither votes nor founds (consensus R12)."""
 
 
 class Replica:
@@ -461,6 +466,7 @@ class Replica:
                 case events.Submit(request, drafts, local):
                     self._write(turn, drafts, request, local)
                 case events.FoundMesh(request, propose):
+                    self._refuse_if_muted()
                     self._look(turn)
                     self._founding_request = request
                     self._form(turn, propose)
@@ -471,9 +477,28 @@ class Replica:
                     self._offer(turn, None, entries, request)
                 case events.ImportChain():
                     self._import_chain(turn, command)
+                case events.ResumeVoting(request):
+                    self._resume_voting(turn, request)
         except P2pmedError as error:
             request = getattr(command, "request", 0)
             turn.effects.append(events.Reply(request, error=error))
+
+    def _refuse_if_muted(self) -> None:
+        if self.identity.muted:
+            raise LocalProtocolError(
+                "this home was restored from a backup and may not found or vote",
+                hint="read `p2pmed mesh resume --help`",
+            )
+
+    def _resume_voting(self, turn: Turn, request: int) -> None:
+        """Give a restored home its voice back, from what its disk holds now."""
+        self._world.disk.stage(Space.META, MUTED, None)
+        self.identity = replace(self.identity, muted=False)
+        if self.home is not None and self.home.engine is None and not self.home.halted:
+            self._live_in(self.home.founding)
+        turn.work = True
+        reply = events.Reply(request)
+        turn.when_durable(lambda later: later.effects.append(reply))
 
     def _import_chain(self, turn: Turn, command: events.ImportChain) -> None:
         before = self.chains.height(command.ledger)
@@ -557,6 +582,7 @@ class Replica:
             on_decided=self._on_decided,
             on_behind=self._on_behind,
             engines=self._engines,
+            muted=self.identity.muted,
             verify=self._verify,
         )
         self.chains.home = self.home.ledger
@@ -732,7 +758,7 @@ class Replica:
         """At a county: write the next anchor, if a village has moved on."""
         home = self.home
         self._anchor_at = Instant(turn.now + ANCHOR_MS)
-        if home is None or home.seat is None or home.halted:
+        if home is None or home.engine is None or home.halted:
             return
         if self._anchor is not None and home.chain.verdict_of(self._anchor) is None:
             return
@@ -785,6 +811,8 @@ class Replica:
         return newest
 
     def _form(self, turn: Turn, event: formation.FormationEvent) -> None:
+        if self.identity.muted:  # it may have signed a genesis that it does not remember
+            return
         self.formation.tell_time(self._world.clock.wall_ms())
         for effect in self.formation.step(event, turn.now):
             match effect:

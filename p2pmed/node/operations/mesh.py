@@ -52,6 +52,13 @@ async def follow(node: Node, arguments: Arguments, report: Report) -> dict[str, 
     return {"ledger": known[0].hex()}
 
 
+async def resume(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Let a restored home vote again."""
+    was_muted = node.replica.identity.muted
+    await node.resume_voting()
+    return {"was_muted": was_muted, "muted": node.replica.identity.muted}
+
+
 async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """The home ledger: seats, height, engine."""
     home = node.replica.home
@@ -77,6 +84,7 @@ async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         "quorum": home.epoch.quorum,
         "height": home.chain.height,
         "time_ms": home.chain.time_ms,
+        "muted": node.replica.identity.muted,
         "seats": seats,
     }
 
@@ -89,6 +97,7 @@ async def villages(node: Node, arguments: Arguments, report: Report) -> dict[str
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "mesh.found": found,
     "mesh.follow": follow,
+    "mesh.resume": resume,
     "mesh.show": show,
     "mesh.villages": villages,
 }
