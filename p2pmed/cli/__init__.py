@@ -27,6 +27,8 @@ FAMILIES: Final = (
     "mesh",
     "demo",
     "bundle",
+    "backup",
+    "fhir",
 )
 """Modules of this package, in the order of the help text."""
 

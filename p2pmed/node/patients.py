@@ -266,6 +266,10 @@ class Patients:
 
         return [pseudonym for pseudonym, _ in PATIENTS.scan(self._node.state())]
 
+    def is_known(self, patient: bytes) -> bool:
+        """Whether this pseudonym is registered, final or provisional."""
+        return patient_row(self._node.state(), patient) is not None
+
     def readers(self, patient: bytes) -> list[Grant]:
         """Grants in force."""
         return readers(self._node.state(), patient)

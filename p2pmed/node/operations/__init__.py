@@ -19,7 +19,7 @@ from p2pmed.node.operations.arguments import Arguments, Operation, Report
 
 __all__ = ["FAMILIES", "Arguments", "Operation", "Report", "operations"]
 
-FAMILIES: Final = ("general", "mesh", "bundle")
+FAMILIES: Final = ("general", "mesh", "bundle", "backup", "fhir")
 """Modules of this package that have operations."""
 
 
