@@ -36,7 +36,16 @@ from p2pmed.wire import codec
 from p2pmed.wire.codec import Bytes16, Count, Wire
 from p2pmed.world import Space
 
-__all__ = ["Home", "HomeFile", "create_home", "lock_home", "open_home", "read_home", "write_home"]
+__all__ = [
+    "DATABASE",
+    "Home",
+    "HomeFile",
+    "create_home",
+    "lock_home",
+    "open_home",
+    "read_home",
+    "write_home",
+]
 
 BOOT_KEY: Final = b"storage.boot"
 """META row: the ``boot`` file's count and incarnation, as the database saw them last."""
@@ -82,7 +91,7 @@ class _Row(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 BOOT_VERSION: Final = 1
 _BOOT_FILE: Final = "boot"
-_DATABASE: Final = "node.db"
+DATABASE: Final = "node.db"
 _INODE_MASK: Final = 2**53 - 1
 _HINT: Final = "make a home with: p2pmed init"
 
@@ -133,7 +142,7 @@ class Home:
     async def _step(self, incarnation: bytes, meanwhile: _Phase) -> None:
         """Count one up: file, database, file. A power cut between is told from a restore."""
         count = self._boot.count + 1
-        inode = _inode(self.path / _DATABASE)
+        inode = _inode(self.path / DATABASE)
         self._write_boot(_Boot(BOOT_VERSION, count, incarnation, meanwhile, inode))
         self.disk.stage(Space.META, BOOT_KEY, codec.encode(_Row(count, incarnation)))
         await self.disk.commit()
@@ -194,7 +203,7 @@ async def open_home(path: Path) -> AsyncIterator[Home]:
     """
     with lock_home(path):
         before = _load_boot(path)
-        database = path / _DATABASE
+        database = path / DATABASE
         was_there = _inode(database)
         async with open_disk(database, create=True) as disk:
             row = _load_row(disk)
