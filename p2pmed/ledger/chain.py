@@ -50,6 +50,7 @@ from p2pmed.world import Disk, Space
 
 __all__ = ["Chain", "Decided", "DurableState", "StoredBlock"]
 
+_HEIGHT_BYTES: Final = 8
 _TIP: Final = b"\x00t"
 _CLOCK: Final = b"\x00c"
 REFERENCE_MISSING: Final = "reference_missing"
@@ -170,18 +171,16 @@ class Chain:
         self._load()
 
     def _load(self) -> None:
-        last = self._disk.scan(
-            Space.BLOCK, self.ledger, self.ledger + b"\xff" * 9, limit=1, reverse=True
-        )
-        if not last:
+        """Stand where execution stood; blocks that were only carried lie above it."""
+        raw = self._disk.get(Space.META, b"state" + self.ledger)
+        if raw is None:
             return
-        stored = codec.decode(last[0][1], StoredBlock, limit=STORED_BYTES_MAX)
+        stored = self.block_at(int.from_bytes(raw[-_HEIGHT_BYTES:], "big"))
+        if stored is None:
+            raise InvariantError("a ledger whose last executed block is missing")
         self.head, self.head_certificate = stored.block.header, stored.certificate
         self.time_ms = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX).summary.time
-        total = self._disk.get(Space.META, b"state" + self.ledger)
-        if total is None:
-            raise InvariantError("a ledger without the commitment to its state")
-        self._total = lthash.from_bytes(total)
+        self._total = lthash.from_bytes(raw[:-_HEIGHT_BYTES])
         for key, value in self.state.scan(_TIP):
             self._tips[LaneKey.from_bytes(key[2:])] = int.from_bytes(value[:8], "big")
 
@@ -342,7 +341,7 @@ class Chain:
                 self._disk.stage(Space.VERDICT, self.ledger + entry.id, raw)
         for key, value in done.layer.writes.items():
             self.state.write(key, value)
-        self._disk.stage(Space.META, b"state" + self.ledger, lthash.to_bytes(done.total))
+        self._disk.stage(Space.META, b"state" + self.ledger, lthash.to_bytes(done.total) + height)
 
     def _forget_orphans(self, decided: bytes) -> None:
         """Keep of the executed blocks only what descends from the decided one."""

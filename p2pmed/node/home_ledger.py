@@ -12,7 +12,7 @@ the engine asked for them, so one commit holds both.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from p2pmed.consensus.bft.engine import BftEngine
@@ -90,6 +90,8 @@ class HomeLedger:
         self.seat = self.epoch.index_of(self._me)
         self.halted = ""
         self._waiting: deque[tuple[Block, Certificate | None]] = deque()
+        self._carried = self._carried_height()
+        """Height up to which blocks were on the disk before this became the home ledger."""
         self._unproven: list[Header] = []
         """Applied headers whose certificate is a descendant's, until that one is applied."""
         self.chain = Chain(
@@ -102,6 +104,8 @@ class HomeLedger:
             ready=ready,
             seat=self.seat or 0,
         )
+        self.durable_height = self.chain.height
+        """Height up to which blocks are flushed: what may be called *final*."""
         self.engine: ConsensusEngine | None = None
         # A restored home has forgotten votes, and a vote that is forgotten is cast twice.
         if self.seat is not None and genesis.rules == machine.rules_hash and not muted:
@@ -117,6 +121,12 @@ class HomeLedger:
                 now=world.clock.now(),
                 verify=verify,
             )
+
+    def _carried_height(self) -> int:
+        """The last stored block's: a ledger may be carried long before it is lived in."""
+        start = self.ledger
+        rows = self._world.disk.scan(Space.BLOCK, start, start + b"\xff" * 9, limit=1, reverse=True)
+        return int.from_bytes(rows[0][0][32:], "big") if rows else 0
 
     def _records(self) -> dict[bytes, bytes]:
         """The engine's durable rows."""
@@ -196,23 +206,47 @@ class HomeLedger:
 
     def advance(self, turn: Turn) -> None:
         """Apply waiting blocks as far as their bodies are here."""
-        while self._waiting and not self.halted:
-            block, certificate = self._waiting[0]
-            height = block.header.height
-            if height <= self.chain.height:
-                self._waiting.popleft()
-                continue
-            if height > self.chain.height + 1:
-                self._waiting.clear()  # a gap: sync asks again from the height reached
-                return
+        while run := self._proven_run(turn):
+            for block, certificate in run:
+                self._apply(turn, block, certificate)
+
+    def _proven_run(self, turn: Turn) -> list[tuple[Block, Certificate | None]]:
+        """The next waiting blocks, checked, up to one with a certificate; empty if none are.
+
+        They become final together: an ancestor applied alone would be final on a disk that
+        does not hold its proof.
+        """
+        waiting, height = self._waiting, self.chain.height
+        while waiting and waiting[0][0].header.height <= height:
+            waiting.popleft()
+        run: list[tuple[Block, Certificate | None]] = []
+        for block, certificate in self._next_blocks():
+            if block.header.height <= height:
+                continue  # said twice
+            if block.header.height > height + 1:
+                waiting.clear()  # a gap: sync asks again from the height reached
+                return []
             verdict = self.chain.check(block)
             if verdict is Check.MISSING:
-                return
+                return []
             if verdict is Check.INVALID:
-                self.halt(turn, f"certified block {height} is invalid")
-                return
-            self._waiting.popleft()
-            self._apply(turn, block, certificate)
+                self.halt(turn, f"certified block {block.header.height} is invalid")
+                return []
+            height += 1
+            run.append((block, certificate))
+            if certificate is not None:
+                return run
+        return []
+
+    def _next_blocks(self) -> Iterator[tuple[Block, Certificate | None]]:
+        """What may be applied next: what was carried before, then what has come since."""
+        if self.halted:
+            return
+        for height in range(self.chain.height + 1, self._carried + 1):
+            stored = self.chain.block_at(height)
+            assert stored is not None  # carried blocks have no holes
+            yield stored.block, stored.certificate
+        yield from self._waiting
 
     def _apply(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
         decided = self.chain.decide(block, certificate)

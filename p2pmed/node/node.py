@@ -244,7 +244,7 @@ class Node:
         """Where a transaction became final in the home ledger, or ``None``."""
         home = self.replica.home
         height = home.chain.height_of(entry) if home else None
-        if home is None or height is None:
+        if home is None or height is None or height > home.durable_height:
             return None
         verdict = home.chain.verdict_of(entry)
         assert verdict is not None

@@ -645,7 +645,8 @@ class Replica:
         self._advance_watches(turn)
 
     def _on_decided(self, turn: Turn, decided: Decided) -> None:
-        assert self.home is not None
+        home = self.home
+        assert home is not None
         self.chains.advance(decided.header)
         self.overlay.restart()
         self._status()
@@ -663,6 +664,7 @@ class Replica:
         ]
 
         def then(later: Turn) -> None:
+            home.durable_height = final.height
             later.notify(final)
             for alarm in alarms:
                 later.notify(alarm)

@@ -230,7 +230,8 @@ class Chains:
     def advance(self, header: Header) -> None:
         """The home ledger's next block was decided and staged by its own chain."""
         known = self._known[header.ledger]
-        known.height, known.digest = header.height, header_digest(header)
+        if header.height > known.height:  # else it was carried before it was executed here
+            known.height, known.digest = header.height, header_digest(header)
 
     def take(self, ledger: bytes, raws: Sequence[bytes]) -> Verified | Forked | None:
         """Check stored blocks from a peer or a file, and keep those that are new.

@@ -199,6 +199,14 @@ class SimDisk:
             self._base.apply(batch)
         return len(survivors)
 
+    def durable(self, space: Space, key: bytes) -> bytes | None:
+        """What a power cut now would leave under ``key``, if it kept nothing un-flushed."""
+        return self._base.rows.get(space, key)
+
+    def durable_rows(self, space: Space) -> int:
+        """How many rows of ``space`` are flushed."""
+        return len(self._base.rows.scan(space, b"", b"\xff" * 128, limit=1 << 40))
+
     def rot(self, space: Space, key: bytes) -> None:
         """Let a bit of a durable row flip: reading it fails until it is written again."""
         self._base.rotten.add((space, key))

@@ -1,6 +1,6 @@
 """Whole nodes in virtual time, from a seed: network, disks, clocks and their faults.
 
-The node code is the real one (``node/replica.py``); this is its other driver. One heap of
+The node code is the real one (``node/replica.py``); this is its other driver. One agenda of
 ``(time, number, action)`` is the only order there is, so the same seed gives the same trace,
 byte for byte, under any hash seed. Embedders use it to test their own application under
 partitions and power cuts:
@@ -8,57 +8,64 @@ partitions and power cuts:
     simulation = Simulation(seed=7)
     clinics = [simulation.add_node(f"clinic-{i}", roles=("clinic",)) for i in range(4)]
     simulation.run_for(10_000)
-    simulation.submit(clinics[0], MyBody(...))
+    simulation.submit(clinics[0], Draft(body=MyBody(...)))
     simulation.crash(clinics[1])
+    simulation.run_for(10_000)
+    assert not simulation.oracle.violations
 
-What is modelled: links that lose, duplicate, delay and reorder; cuts between groups of nodes,
-found out late; power cuts that lose or tear what was not synced; slow flushes; wrong and
-jumping wall clocks. What is not: the Noise channel and discovery, which have their own tests.
+What is modelled: links that lose, duplicate, delay and reorder (``network.py``); cuts, also of
+one way, found out late; power cuts that lose or tear what was not synced (``disk.py``); slow and
+failing flushes; wrong, drifting and jumping wall clocks. What must hold is said by
+``checkers.py``, and is checked at every step without being asked for.
 """
 
 from __future__ import annotations
 
-import heapq
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted
-from p2pmed.errors import StorageError
+from p2pmed.errors import CredentialError, StorageError
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Validity
 from p2pmed.identity.enrolment import make_request, open_request
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
+from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
 from p2pmed.medical import kinds
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events
 from p2pmed.node.events import Draft, NodeEffect, NodeEvent
+from p2pmed.node.home_ledger import HomeLedger
 from p2pmed.node.replica import Identity, Replica
+from p2pmed.quorum.certificate import check_certificate
 from p2pmed.sync.founding import MeshPolicy, Propose
+from p2pmed.testing.bounds import overgrown
 from p2pmed.testing.checkers import Oracle
-from p2pmed.testing.clock import EPOCH_MS, SimClock, SimEntropy, SimTime, seeded
+from p2pmed.testing.clock import EPOCH_MS, Agenda, SimClock, SimEntropy, seeded
 from p2pmed.testing.disk import SimDisk
-from p2pmed.wire import cose
-from p2pmed.world import World
+from p2pmed.testing.network import CONSENSUS_HEAD, LinkFaults, SimNetwork
+from p2pmed.testing.planted import Plant, plant
+from p2pmed.testing.votes import VoteWatch
+from p2pmed.wire import codec, cose
+from p2pmed.world import Space, World
 
 __all__ = ["LinkFaults", "SimNode", "Simulation"]
 
-YEAR_MS = 365 * 86_400_000
-
-
-@dataclass(slots=True, kw_only=True)
-class LinkFaults:
-    """What the network does to messages; shares are per cent."""
-
-    loss: int = 0
-    duplicates: int = 0
-    delay_ms: tuple[int, int] = (1, 5)
-    reorder: bool = False
-    """Whether a later message may overtake an earlier one."""
+YEAR_MS: Final = 365 * 86_400_000
+REDIAL_MS: Final = 1_000
+"""Between dropping a peer for its fault and taking it back."""
+FLUSH_MS: Final = (1, 5)
+"""How long a healthy flush takes."""
+BOUNDS_EVERY_STEPS: Final = 512
+SETTLED_EVERY_MS: Final = 100
+STEPS_PER_INSTANT_MAX: Final = 50_000
+"""More steps within one millisecond mean that a node spins."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +73,7 @@ class SimNode:
     """One simulated device; ``replica`` is ``None`` while it has no power."""
 
     name: str
+    number: int
     identity: Identity
     policy: MeshPolicy
     clock: SimClock
@@ -78,8 +86,10 @@ class SimNode:
     wake_at: Instant | None = None
     waiting: list[int] = field(default_factory=list)
     flushing: bool = False
-    flush_ms: tuple[int, int] = (1, 5)
+    flush_ms: tuple[int, int] = FLUSH_MS
+    flushes: int = 0
     notices: list[events.Notice] = field(default_factory=list)
+    """All that the node told the application, in order, over all its lives."""
 
     @property
     def key(self) -> bytes:
@@ -91,48 +101,84 @@ class SimNode:
         """Whether it has power."""
         return self.replica is not None
 
+    @property
+    def home(self) -> HomeLedger | None:
+        """The ledger it lives in, if it is up and has one."""
+        return self.replica.home if self.replica else None
+
+    @property
+    def height(self) -> int:
+        """Of its home ledger; 0 without one."""
+        return self.home.chain.height if self.home else 0
+
     def __repr__(self) -> str:
         return f"<SimNode {self.name}>"
 
 
 class Simulation:
-    """Nodes of one network, driven from one heap."""
+    """Nodes of one network, driven from one agenda.
+
+    ``extra_kinds`` are transaction types of the embedder. ``planted`` names a defect of
+    ``planted.py`` to be found. Nothing here raises for what a node does wrong: it is written
+    down in ``oracle.violations``.
+    """
 
     def __init__(
         self,
         seed: int,
         *,
         extra_kinds: Sequence[Kind[Any]] = (),
-        make_replica: Callable[..., Replica] = Replica,
-        early_flush: bool = False,
+        make_replica: Callable[..., Replica] | None = None,
+        planted: str = "",
     ) -> None:
         self.seed = seed
-        self.time = SimTime()
+        self.agenda = Agenda()
         self.oracle = Oracle()
-        self.faults = LinkFaults()
         self.nodes: list[SimNode] = []
         self.replies: dict[int, events.Reply] = {}
         self.trace = blake2b(digest_size=16)
         self.steps = 0
         self.injected: dict[str, int] = {}
         """Faults by kind, as they struck."""
-        self._make_replica = make_replica
-        self._early_flush = early_flush
-        """A planted defect: ``Persisted`` is told before the flush."""
+        self._plant = plant(planted) if planted else Plant()
+        self._make_replica = make_replica or self._plant.replica
         self._registry = Registry([*kinds(), *extra_kinds])
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
         self._requests = 0
         self._net = seeded(seed, "net")
         self._fate = seeded(seed, "fate")
-        self._groups: dict[str, int] = {}
-        self._linked: set[tuple[str, str]] = set()
-        self._last_arrival: dict[tuple[str, str], int] = {}
+        self.network = SimNetwork(self.agenda, self._net, self, self.struck)
+        self._by_key: dict[bytes, SimNode] = {}
+        self._votes = VoteWatch()
         self._checked: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._instant = (Instant(0), 0)
         entropy = SimEntropy(b"authority" + seed.to_bytes(8, "big"))
         self._issuer = Issuer.create_network("simulated", created_ms=EPOCH_MS, entropy=entropy)
         self._entropy = entropy
-        self._manifest, self._network = open_manifest(self._issuer.manifest_raw)
+        self._manifest, self._network_id = open_manifest(self._issuer.manifest_raw)
+
+    @property
+    def now(self) -> int:
+        """Virtual milliseconds since the beginning."""
+        return self.agenda.now
+
+    @property
+    def network_id(self) -> bytes:
+        """The network's id (32 bytes)."""
+        return self._network_id
+
+    @property
+    def faults(self) -> LinkFaults:
+        """What the network does to messages; may be set."""
+        return self.network.faults
+
+    @faults.setter
+    def faults(self, faults: LinkFaults) -> None:
+        self.network.faults = faults
+
+    @property
+    def trace_digest(self) -> str:
+        """Hash of all that happened, in order: equal for equal seeds."""
+        return self.trace.hexdigest()
 
     # --- making nodes -----------------------------------------------------------------------
 
@@ -153,7 +199,7 @@ class Simulation:
         answer = self._issuer.issue(request, validity=validity, entropy=self._entropy)
         identity = Identity(
             manifest=self._manifest,
-            network=self._network,
+            network=self._network_id,
             keys=keys,
             chain=tuple(answer.chain),
             incarnation=entropy.token(16),
@@ -161,40 +207,44 @@ class Simulation:
         )
         node = SimNode(
             name=name,
+            number=len(self.nodes),
             identity=identity,
             policy=policy or MeshPolicy(),
-            clock=SimClock(self.time, clock_offset_ms),
+            clock=SimClock(self.agenda, clock_offset_ms),
             disk=SimDisk(),
             rng=seeded(self.seed, f"node {name}"),
             entropy=entropy,
         )
         self.nodes.append(node)
-        self._groups[name] = 0
+        self._by_key[node.key] = node
+        self.network.join()
         self.start(node)
         return node
 
     def start(self, node: SimNode) -> None:
-        """Switch a device on, from what its disk holds."""
-        world = World(
-            clock=node.clock,
-            rng=node.rng,
-            entropy=node.entropy,
-            disk=node.disk,
-        )
+        """Switch a device on, from what its disk holds; nothing happens if it is on."""
+        if node.replica is not None:
+            return
+        world = World(clock=node.clock, rng=node.rng, entropy=node.entropy, disk=node.disk)
         node.life += 1
         node.wake_at = None
         node.waiting.clear()
         node.flushing = False
-        node.replica = self._make_replica(
-            world=world,
-            identity=node.identity,
-            registry=self._registry,
-            policy=node.policy,
-            verify=self.verify,
-        )
-        self._check_kept(node)
-        self._perform(node, node.replica.start())
-        self._relink(node)
+
+        def begin() -> list[NodeEffect]:
+            node.replica = self._make_replica(
+                world=world,
+                identity=node.identity,
+                registry=self._registry,
+                policy=node.policy,
+                verify=self.verify,
+                engines=self._plant.engines,
+            )
+            self._check_kept(node)
+            return node.replica.start()
+
+        self._guarded(node, begin)
+        self.network.dial_all(node.number)
 
     def verify(self, key: bytes, signature: bytes, message: bytes) -> bool:
         """The real check, once per signature for all nodes together."""
@@ -209,97 +259,115 @@ class Simulation:
         """Cut the power: what was not flushed is lost, torn, or by luck kept."""
         if node.replica is None:
             return
-        self._struck("power cut")
+        self.struck("power cut")
+        self._power_off(node)
+
+    def _power_off(self, node: SimNode) -> None:
         node.replica = None
         node.life += 1
         node.disk.crash(self._fate)
-        for other in self.nodes:
-            self._unlink(node, other)
+        self.network.lose(node.number)
 
     def cut(self, *groups: Sequence[SimNode]) -> None:
         """Only nodes of one group reach each other; unnamed nodes are a group of their own."""
-        self._struck("partition")
-        for node in self.nodes:
-            self._groups[node.name] = 0
+        self.struck("partition")
+        numbers = [0] * len(self.nodes)
         for number, group in enumerate(groups, start=1):
             for node in group:
-                self._groups[node.name] = number
-        for i, one in enumerate(self.nodes):
-            for other in self.nodes[i + 1 :]:
-                if not self._reach(one, other):
-                    self._unlink(one, other)
+                numbers[node.number] = number
+        self.network.cut(numbers)
 
     def heal(self) -> None:
-        """All cables are in again."""
-        for node in self.nodes:
-            self._groups[node.name] = 0
-        for node in self.nodes:
-            self._relink(node)
+        """All cables are in again, both ways, and every queue runs."""
+        self.network.heal()
 
     def jump_clock(self, node: SimNode, by_ms: int) -> None:
         """Change a wall clock; monotonic time goes on."""
-        self._struck("clock jump")
+        self.struck("clock jump")
         node.clock.offset_ms += by_ms
 
-    def _struck(self, kind: str) -> None:
+    def struck(self, kind: str) -> None:
+        """Count a fault."""
         self.injected[kind] = self.injected.get(kind, 0) + 1
 
     # --- commands ---------------------------------------------------------------------------
 
     def submit(self, node: SimNode, *drafts: Draft) -> int:
         """Write to a node's log; the request's number, answered in ``replies``."""
-        self._requests += 1
-        self._step(node, events.Submit(self._requests, drafts))
-        return self._requests
+        return self.command(node, lambda request: events.Submit(request, drafts))
 
     def found(
         self, node: SimNode, members: Sequence[SimNode], *, engine: Any = "bft", name: str = "mesh"
     ) -> int:
-        """The operator's word at ``node``."""
-        self._requests += 1
+        """The operator's word at ``node``; the request's number."""
         keys = tuple(member.key for member in members)
         propose = Propose(members=keys, engine=engine, liars=None, name=name)
-        self._step(node, events.FoundMesh(self._requests, propose))
-        return self._requests
+        return self.command(node, lambda request: events.FoundMesh(request, propose))
 
     def command(self, node: SimNode, make: Callable[[int], events.Command]) -> int:
         """Any other command; ``make`` is given the request's number."""
         self._requests += 1
-        self._step(node, make(self._requests))
-        return self._requests
+        request = self._requests
+        self._step(node, make(request))
+        return request
 
     # --- running ----------------------------------------------------------------------------
 
     def run_for(self, ms: int) -> None:
         """Let virtual time pass."""
-        self.run_until(lambda: False, ms)
+        self.agenda.run_until(lambda: False, ms)
 
     def run_until(self, done: Callable[[], bool], limit_ms: int) -> bool:
-        """Run until ``done`` or until ``limit_ms`` have passed; whether it was done."""
-        end = self.time.now + limit_ms
-        while not done():
-            if not self._heap or self._heap[0][0] > end:
-                self.time.now = Instant(end)
-                return done()
-            at, _, action = heapq.heappop(self._heap)
-            self.time.now = Instant(max(at, self.time.now))
-            action()
+        """Run until ``done`` or until ``limit_ms`` have passed; whether it was done.
+
+        ``done`` is asked after each thing that happens: keep it cheap.
+        """
+        return self.agenda.run_until(done, limit_ms)
+
+    def run_until_settled(self, limit_ms: int) -> bool:
+        """Run until ``settled`` or until ``limit_ms`` have passed; whether it was."""
+        end = self.now + limit_ms
+        while not self.settled():
+            if self.now >= end:
+                return False
+            self.run_for(min(SETTLED_EVERY_MS, end - self.now))
         return True
 
     def at(self, delay_ms: int, action: Callable[[], None]) -> None:
         """Do something later."""
-        self._count += 1
-        heapq.heappush(self._heap, (self.time.now + delay_ms, self._count, action))
+        self.agenda.at(delay_ms, action)
 
     def _step(self, node: SimNode, event: NodeEvent) -> None:
-        if node.replica is None:
+        replica = node.replica
+        if replica is None:
             return
         self.steps += 1
-        self.trace.update(f"{self.time.now} {node.name} {type(event).__name__}\n".encode())
+        now = self.agenda.now
+        self.trace.update(f"{now} {node.name} {type(event).__name__}\n".encode())
+        if isinstance(event, events.Frame):
+            self.trace.update(event.message)
+        self._guarded(node, lambda: replica.step(event, now))
+        at, count = self._instant
+        self._instant = (now, count + 1) if at == now else (now, 1)
+        if count == STEPS_PER_INSTANT_MAX:
+            self._violated("no crash of its own", f"{node.name} spins: {type(event).__name__}")
+        if self.steps % BOUNDS_EVERY_STEPS == 0:
+            self.check_bounds(node)
+
+    def _guarded(self, node: SimNode, work: Callable[[], list[NodeEffect]]) -> None:
+        """Let a node work, and carry out what it asks; its own errors are violations."""
         try:
-            effects = node.replica.step(event, self.time.now)
+            effects = work()
         except StorageError:
             self.crash(node)
+            return
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{line.filename.rpartition('/')[2]}:{line.lineno} {line.name}"
+            self._violated(
+                "no crash of its own", f"{node.name}: {type(error).__name__} {error} at {where}"
+            )
+            self._power_off(node)
             return
         self._perform(node, effects)
         self._arm(node)
@@ -319,46 +387,48 @@ class Simulation:
                 return
             node.wake_at = None
             due = node.replica.deadline
-            if due is not None and due <= self.time.now:
+            if due is not None and due <= self.agenda.now:
                 self._step(node, DeadlineReached())
             self._arm(node)
 
-        self.at(max(0, deadline - self.time.now), wake)
+        self.agenda.at(max(0, deadline - self.agenda.now), wake)
 
     # --- effects ----------------------------------------------------------------------------
 
     def _perform(self, node: SimNode, effects: Sequence[NodeEffect]) -> None:
+        life = node.life
         for effect in effects:
+            if node.life != life:
+                return  # a full disk or an own error ended it half-way, as a process ends
             match effect:
+                case events.SendFrame(peer, message, control):
+                    self._send(node, peer, message, control)
                 case Persist(token):
                     self._flush(node, token)
-                case events.SendFrame(peer, message, _):
-                    self._send(node, peer, message)
                 case events.CheckSignatures(token, checks):
                     good = tuple(self.verify(*check) for check in checks)
                     self._later(node, 0, events.SignaturesChecked(token, good))
                 case events.DropLink(peer, _):
-                    other = self._by_key(peer)
+                    other = self._by_key.get(peer)
                     if other is not None:
-                        self._unlink(node, other)
-                        self.at(1_000, lambda node=node: self._relink(node))  # type: ignore[misc]
+                        self.network.drop(node.number, other.number, REDIAL_MS)
                 case events.Reply():
                     self.replies[effect.request] = effect
                     self.oracle.stored(node.name, [entry.id for entry in effect.entries])
                 case events.Notify(notice):
                     self._note(node, notice)
-        self._arm(node)
 
-    def _note(self, node: SimNode, notice: events.Notice) -> None:
-        node.notices.append(notice)
-        if isinstance(notice, events.Final):
-            assert node.replica is not None
-            home = node.replica.home
-            assert home is not None
-            stored = home.chain.block_at(notice.height)
-            assert stored is not None
-            digest = header_digest(stored.block.header)
-            self.oracle.final(self.time.now, node.name, notice.ledger, notice.height, digest)
+    def _send(self, node: SimNode, peer: bytes, message: bytes, control: bool) -> None:
+        other = self._by_key.get(peer)
+        if other is None:
+            return
+        home = node.home
+        if home is not None and message.startswith(CONSENSUS_HEAD):
+            engine = home.founding.genesis.engine
+            fault = self._votes.saw(node.name, other.name, engine, message)
+            if fault:
+                self._violated("one vote", fault)
+        self.network.send(node.number, other.number, message, control=control)
 
     def _later(self, node: SimNode, delay_ms: int, event: NodeEvent) -> None:
         life = node.life
@@ -367,11 +437,11 @@ class Simulation:
             if node.life == life:
                 self._step(node, event)
 
-        self.at(delay_ms, deliver)
+        self.agenda.at(delay_ms, deliver)
 
     def _flush(self, node: SimNode, token: int) -> None:
         """Group commit: one flush at a time, tokens that come meanwhile share the next."""
-        if self._early_flush:
+        if self._plant.early_flush:
             self._later(node, 0, Persisted(token))
         else:
             node.waiting.append(token)
@@ -397,89 +467,91 @@ class Simulation:
                 self.crash(node)
                 return
             node.flushing = False
+            node.flushes += 1
             for token in tokens:
                 self._step(node, Persisted(token))
             more = node.waiting or node.disk.dirty
-            if more and node.replica is not None and not node.flushing:
+            if more and node.life == life and not node.flushing:
                 self._begin_flush(node)
 
-        self.at(self._fate.randint(*node.flush_ms), finish)
+        self.agenda.at(self._fate.randint(*node.flush_ms), finish)
 
-    # --- links ------------------------------------------------------------------------------
+    # --- what the network tells (``network.Ends``) --------------------------------------------
 
-    def _by_key(self, key: bytes) -> SimNode | None:
-        return next((node for node in self.nodes if node.key == key), None)
+    def has_power(self, number: int) -> bool:
+        """See ``network.Ends``."""
+        return self.nodes[number].replica is not None
 
-    def _reach(self, one: SimNode, other: SimNode) -> bool:
-        same = self._groups[one.name] == self._groups[other.name]
-        return same and one.up and other.up and one is not other
+    def link_up(self, number: int, peer: int) -> None:
+        """See ``network.Ends``."""
+        other = self.nodes[peer]
+        self._step(self.nodes[number], events.LinkUp(other.key, other.identity.chain))
 
-    def _send(self, node: SimNode, peer: bytes, message: bytes) -> None:
-        other = self._by_key(peer)
-        if other is None or _pair(node, other) not in self._linked:
-            return
-        if self._net.randint(1, 100) <= self.faults.loss:
-            self._struck("loss")
-            return
-        copies = 1
-        if self._net.randint(1, 100) <= self.faults.duplicates:
-            self._struck("duplicate")
-            copies = 2
-        way = (node.name, other.name)
-        for _ in range(copies):
-            arrival = self.time.now + self._net.randint(*self.faults.delay_ms)
-            if not self.faults.reorder:
-                arrival = max(arrival, self._last_arrival.get(way, 0))
-                self._last_arrival[way] = arrival
-            self._arrive(node, other, message, arrival - self.time.now)
+    def link_down(self, number: int, peer: int) -> None:
+        """See ``network.Ends``."""
+        self._step(self.nodes[number], events.LinkDown(self.nodes[peer].key))
 
-    def _arrive(self, node: SimNode, other: SimNode, message: bytes, delay_ms: int) -> None:
-        life, source = other.life, node.key
+    def frame(self, number: int, source: int, message: bytes) -> None:
+        """See ``network.Ends``."""
+        self._step(self.nodes[number], events.Frame(self.nodes[source].key, message))
 
-        def deliver() -> None:
-            if other.life == life and _pair(node, other) in self._linked:
-                self._step(other, events.Frame(source, message))
-
-        self.at(delay_ms, deliver)
-
-    def _relink(self, node: SimNode) -> None:
-        """Channels to everybody in reach, soon."""
-        for other in self.nodes:
-            if self._reach(node, other) and _pair(node, other) not in self._linked:
-                delay = self._net.randint(20, 800)
-                self.at(delay, lambda other=other: self._link(node, other))  # type: ignore[misc]
-
-    def _link(self, node: SimNode, other: SimNode) -> None:
-        pair = _pair(node, other)
-        if pair in self._linked or not self._reach(node, other):
-            return
-        assert node.replica is not None
-        assert other.replica is not None
-        self._linked.add(pair)
-        self._step(node, events.LinkUp(other.key, other.identity.chain))
-        self._step(other, events.LinkUp(node.key, node.identity.chain))
-
-    def _unlink(self, node: SimNode, other: SimNode) -> None:
-        """Nothing passes any more; the ends find out some seconds later."""
-        pair = _pair(node, other)
-        if pair not in self._linked:
-            return
-        self._linked.discard(pair)
-        for end, far in ((node, other), (other, node)):
-            life = end.life
-
-            def down(end: SimNode = end, far: SimNode = far, life: int = life) -> None:
-                if end.life != life:
-                    return
-                if _pair(end, far) in self._linked:  # back before it was missed
-                    self._linked.discard(_pair(end, far))
-                    self._step(far, events.LinkDown(end.key))
-                self._step(end, events.LinkDown(far.key))
-                self._relink(end)
-
-            self.at(self._net.randint(0, 4_000), down)
+    def refused(self, number: int, peer: int) -> None:
+        """See ``network.Ends``."""
+        node, key = self.nodes[number], self.nodes[peer].key
+        replica = node.replica
+        if replica is not None:
+            self._guarded(node, lambda: replica.send_refused(key, self.agenda.now))
 
     # --- checks -----------------------------------------------------------------------------
+
+    def _violated(self, promise: str, detail: str) -> None:
+        self.oracle.report(self.now, promise, detail)
+
+    def _note(self, node: SimNode, notice: events.Notice) -> None:
+        node.notices.append(notice)
+        match notice:
+            case events.Final():
+                self._check_final(node, notice)
+            case events.Halted(_, reason):
+                self._violated("never halted", f"{node.name}: {reason}")
+            case events.Alarm("fork" | "ledger_fork" | "equivocation" as kind):
+                self._violated("honest logs do not fork", f"{node.name} alarms: {kind}")
+
+    def _check_final(self, node: SimNode, final: events.Final) -> None:
+        """*Final* was said: it must be durable here, and proven."""
+        stored = self._durable_block(node, final.ledger, final.height)
+        if stored is None:
+            self._violated("final means durable", f"{node.name}: block {final.height}")
+            return
+        digest = header_digest(stored.block.header)
+        self.oracle.final(self.now, node.name, final.ledger, final.height, digest)
+        place = (final.ledger, final.height)
+        self.oracle.decided(self.now, node.name, place, final.entries, final.verdicts)
+        for entry in final.entries:
+            if node.disk.durable(Space.ENTRY_ID, entry.id) is None:
+                self._violated("final means durable", f"{node.name}: a body of {final.height}")
+        self._check_proof(node, final.ledger, final.height)
+
+    def _check_proof(self, node: SimNode, ledger: bytes, height: int) -> None:
+        assert node.home is not None
+        stored = self._durable_block(node, ledger, height)
+        while stored is not None and stored.certificate is None:
+            height += 1
+            stored = self._durable_block(node, ledger, height)
+        if stored is None or stored.certificate is None:
+            self._violated("final means certified", f"{node.name}: no proof of {height}")
+            return
+        try:
+            if stored.certificate.digest != header_digest(stored.block.header):
+                raise CredentialError("the certificate of another block")
+            epoch = node.home.founding.genesis.epoch()
+            check_certificate(stored.certificate, epoch, verify=self.verify)
+        except CredentialError as error:
+            self._violated("final means certified", f"{node.name}: {height}: {error}")
+
+    def _durable_block(self, node: SimNode, ledger: bytes, height: int) -> StoredBlock | None:
+        raw = node.disk.durable(Space.BLOCK, ledger + height.to_bytes(8, "big"))
+        return codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX) if raw else None
 
     def _check_kept(self, node: SimNode) -> None:
         """After a start: everything acknowledged is there, and so is what was said final."""
@@ -487,11 +559,36 @@ class Simulation:
         assert replica is not None
         for entry_id in self.oracle.acknowledged.get(node.name, ()):
             if replica.logs.find(entry_id) is None:
-                self.oracle.report(self.time.now, "nothing acknowledged is lost", node.name)
+                self._violated("nothing acknowledged is lost", node.name)
         height = replica.home.chain.height if replica.home else 0
         if height < self.oracle.heights.get(node.name, 0):
-            self.oracle.report(self.time.now, "nothing final is lost", node.name)
+            self._violated("nothing final is lost", node.name)
         self.oracle.heights[node.name] = height
+
+    def check_bounds(self, node: SimNode) -> None:
+        """No table of ``node`` is beyond its cap; also asked by itself every few hundred steps."""
+        if node.replica is not None:
+            for words in overgrown(node.replica):
+                self._violated("bounded", f"{node.name}: {words}")
+
+    def check_everywhere(self) -> None:
+        """For a settled simulation: what was acknowledged is final everywhere, verdicts equal."""
+        ids = [name for node in self.nodes for name in self.oracle.acknowledged.get(node.name, ())]
+        for node in self.nodes:
+            if node.replica is None:
+                continue
+            self.check_bounds(node)
+            home = node.replica.home
+            for entry_id in ids:
+                entry = node.replica.logs.find(entry_id)
+                if entry is None:
+                    self._violated("nothing acknowledged is lost", f"{node.name} lacks one")
+                    continue
+                if home is None:
+                    continue
+                said = (home.chain.height_of(entry), home.chain.verdict_of(entry))
+                if self.oracle.verdicts.get((home.ledger, entry_id)) != said:
+                    self._violated("one verdict", f"{node.name} on {entry_id.hex()[:12]}")
 
     def settled(self) -> bool:
         """Whether all nodes that are up hold the same logs, and all is final and equal."""
@@ -506,18 +603,7 @@ class Simulation:
             chain = replica.home.chain
             if any(chain.ordered_next(lane) < next_seq for lane, next_seq in frontiers[0]):
                 return False
-            if states.setdefault(chain.ledger, (chain.height, chain.state_root)) != (
-                chain.height,
-                chain.state_root,
-            ):
+            state = (chain.height, chain.state_root)
+            if states.setdefault(chain.ledger, state) != state:
                 return False
         return True
-
-    @property
-    def trace_digest(self) -> str:
-        """Hash of all that happened, in order: equal for equal seeds."""
-        return self.trace.hexdigest()
-
-
-def _pair(one: SimNode, other: SimNode) -> tuple[str, str]:
-    return (one.name, other.name) if one.name < other.name else (other.name, one.name)

@@ -1,0 +1,79 @@
+"""What one device must never sign twice, read from what it sends: for both engines.
+
+The watch stands at the network's edge and shares no code with the cores but the spelling of
+their messages. It remembers across power cuts, which is the point: a vote that a node forgot is
+a vote that it can cast again.
+
+* BFT: one digest per view and kind; never both *nullify* and *finalize* in one view.
+* Raft: one vote per term; a candidate's question is a vote for itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2pmed.consensus.bft import messages as bft
+from p2pmed.consensus.raft import messages as raft
+from p2pmed.quorum.certificate import VoteKind
+from p2pmed.testing.network import CONSENSUS_HEAD
+
+__all__ = ["VoteWatch"]
+
+_LEDGER_AT: Final = len(CONSENSUS_HEAD) + 2
+_BODY_AT: Final = _LEDGER_AT + 32
+_LENGTHS: Final = {0x58: 1, 0x59: 2, 0x5A: 4}
+"""Bytes of length after the head of a longer byte string (RFC 8949, 3)."""
+_BFT_VOTE: Final = b"\x85\x02"
+_RAFT_ASKS: Final = b"\x86\x03"
+_RAFT_VOTE: Final = b"\x84\x04"
+
+
+class VoteWatch:
+    """Every vote of one simulation."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[bytes, str, int, int], bytes] = {}
+        """Ledger, voter, view or term, kind -> digest or candidate."""
+        self._last: dict[str, bytes] = {}
+
+    def saw(self, voter: str, target: str, engine: str, frame: bytes) -> str:
+        """``voter`` sent ``frame``, a consensus frame, to ``target``; what is wrong, or ""."""
+        if engine == "bft":
+            if self._last.get(voter) == frame:
+                return ""  # one vote goes to everybody
+            self._last[voter] = frame
+        ledger, body = frame[_LEDGER_AT:_BODY_AT], _body(frame)
+        if engine == "bft":
+            return self._bft(ledger, voter, body) if body.startswith(_BFT_VOTE) else ""
+        return self._raft(ledger, voter, target, body)
+
+    def _bft(self, ledger: bytes, voter: str, body: bytes) -> str:
+        vote = bft.decode_message(body)
+        if not isinstance(vote, bft.Vote):
+            return ""
+        fault = self._say(ledger, voter, vote.view, vote.kind, vote.digest)
+        opposite = {VoteKind.NULLIFY: VoteKind.FINALIZE, VoteKind.FINALIZE: VoteKind.NULLIFY}
+        other = opposite.get(VoteKind(vote.kind))
+        if other is not None and (ledger, voter, vote.view, int(other)) in self._said:
+            return f"{voter} nullified and finalized view {vote.view}"
+        return fault
+
+    def _raft(self, ledger: bytes, voter: str, target: str, body: bytes) -> str:
+        if not body.startswith((_RAFT_ASKS, _RAFT_VOTE)):
+            return ""
+        message = raft.decode(body)
+        if isinstance(message, raft.AskVote):
+            return self._say(ledger, voter, message.term, 0, voter.encode())
+        if isinstance(message, raft.Vote) and message.granted:
+            return self._say(ledger, voter, message.term, 0, target.encode())
+        return ""
+
+    def _say(self, ledger: bytes, voter: str, view: int, kind: int, what: bytes) -> str:
+        if self._said.setdefault((ledger, voter, view, kind), what) == what:
+            return ""
+        return f"{voter} signed two statements of kind {kind} in {view}"
+
+
+def _body(frame: bytes) -> bytes:
+    """The engine's message inside an encoded ``ConsensusFrame``."""
+    return frame[_BODY_AT + 1 + _LENGTHS.get(frame[_BODY_AT], 0) :]
