@@ -64,6 +64,15 @@ class Overlay:
             self._hurried = sum(lane.next_seq for lane in self._logs)
         return self._layer
 
+    def approach(self, entries_max: int) -> bool:
+        """Take at most ``entries_max`` entries towards ``state``; whether there may be more.
+
+        For who must not be held up by a long import: call it until ``False``, then ``state``.
+        """
+        if self._hurried:
+            return False  # ``state`` decides what of it to do again
+        return self._advance(self._context(), patient=True, room=entries_max) >= entries_max
+
     def verdict_of(self, entry: Entry) -> Verdict:
         """What the entry's verdict would be if it were ordered now."""
         self.state()
@@ -76,14 +85,14 @@ class Overlay:
         self.state()
         return dict(self._refused)
 
-    def _advance(self, context: BlockContext, *, patient: bool) -> bool:
-        """One round over all logs; whether anything was applied."""
-        moved = False
+    def _advance(self, context: BlockContext, *, patient: bool, room: int = 2**63) -> int:
+        """One round over all logs, ``room`` entries long at most; how many were applied."""
+        moved = 0
         for lane in self._logs:
             cursor = max(self._cursors.get(lane.key, 0), self._ordered_next(lane.key))
             for entry in self._logs.entries(lane.key, cursor, lane.next_seq):
                 taken = self._taken(entry)
-                if patient and not taken:
+                if moved >= room or (patient and not taken):
                     break
                 verdict = (
                     self._machine.apply(entry, self._layer, context) if taken else _UNCONNECTED
@@ -91,7 +100,7 @@ class Overlay:
                 if not verdict.applied and len(self._refused) < REFUSALS_KEPT_MAX:
                     self._refused[entry.id] = verdict
                 cursor = entry.seq + 1
-                moved = True
+                moved += 1
             self._cursors[lane.key] = cursor
         return moved
 

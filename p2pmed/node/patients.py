@@ -324,6 +324,7 @@ class Patients:
 
         What an import notes beside the records (types with a slash) is left out.
         """
+        await self._node.catch_up()
         state = self._node.state()
         items = []
         for number, entry in enumerate(self.entries(patient)):

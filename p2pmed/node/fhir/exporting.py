@@ -88,6 +88,7 @@ class Exporter:
         the disk fails. Cancelled: the files written so far are whole.
         """
         await asyncio.to_thread(open_folder, self._folder)
+        await self._node.catch_up()
         subjects = self._node.patients.known()
         for done, subject in enumerate(subjects):
             await self._export(subject)

@@ -250,17 +250,18 @@ class Importer:
         found = document.subjects(pseudonyms, known)
         several = dict.fromkeys(found)
         one = next(iter(several)) if len(several) == 1 else None
-        directory = b""
-        if one is None:
-            directory = self._journal.directory() or await self._open_directory()
-        subjects = [subject or directory for subject in found]
         rings: dict[bytes, KeyRing] = {
             pseudonyms[index]: KeyRing.generate(pseudonyms[index], self._entropy) for index in new
         }
+        directory = b""
+        if one is None:
+            directory = self._journal.directory() or await self._open_directory(rings)
+        subjects = [subject or directory for subject in found]
         refs: dict[bytes, tuple[bytes, ...]] = dict.fromkeys(rings, ())
         home = one or directory
         for subject in dict.fromkeys([*subjects, home]):
             if subject not in rings:
+                await self._node.catch_up()
                 rings[subject] = self._node.patients.ring(subject)
                 refs[subject] = self._node.patients.refs(subject)
         plan = _Plan(
@@ -291,10 +292,11 @@ class Importer:
             hint="import the file with the Patient first, or together with it",
         )
 
-    async def _open_directory(self) -> bytes:
+    async def _open_directory(self, rings: dict[bytes, KeyRing]) -> bytes:
         """Register the node's own directory, once."""
         pseudonym = self._node.patients.new_pseudonym()
-        drafts = self._node.patients.registration(DIRECTORY, pseudonym)
+        ring = rings[pseudonym] = KeyRing.generate(pseudonym, self._entropy)
+        drafts = self._node.patients.registration(DIRECTORY, pseudonym, ring=ring)
         row = self._journal.opened_directory(pseudonym)
         receipts = await self._node.submit_drafts(drafts, local=lambda ids: [row])
         self._count(receipts)

@@ -28,6 +28,8 @@ async def import_files(node: Node, arguments: Arguments, report: Report) -> dict
     paths = [Path(text) for text in arguments.texts("paths", count_max=PATHS_MAX)]
     if not paths:
         raise ConfigError("paths: at least one file or folder is needed")
+    for path in paths:
+        _check_absolute("paths", path)
     files = await asyncio.to_thread(find_files, paths)
     importer = Importer(node, report)
     await importer.run(files)
@@ -45,6 +47,7 @@ async def import_files(node: Node, arguments: Arguments, report: Report) -> dict
 async def export_files(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """Write everything that this device reads into a new folder, as FHIR JSON in clear."""
     folder = Path(arguments.text("folder"))
+    _check_absolute("folder", folder)
     exporter = Exporter(node, folder, report)
     await exporter.run()
     return {
@@ -58,6 +61,12 @@ async def export_files(node: Node, arguments: Arguments, report: Report) -> dict
         "left_out": exporter.left_out,
         "seconds": round(exporter.seconds, 3),
     }
+
+
+def _check_absolute(name: str, path: Path) -> None:
+    """A running node has a working folder of its own."""
+    if not path.is_absolute():
+        raise ConfigError(f"{name}: an absolute path is needed")
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
