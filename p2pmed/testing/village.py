@@ -1,0 +1,141 @@
+"""The village: five devices form a mesh by themselves, write, suffer, and end equal.
+
+A seed's story:
+
+1. five devices see each other and found a ledger without being told;
+2. they write all the time, while faults of the kinds that this seed drew strike; in half of
+   the seeds an observer without a seat joins late and follows;
+3. it goes on until there were ``FAULTS_MIN`` faults, ``COMMITS_MIN`` blocks and ``VIRTUAL_MS_MIN``
+   of time: a seed with less proves little;
+4. faults cease. Within ``SETTLE_MS_MAX`` every device must have the same logs, all of it final,
+   the same state root and the same verdicts;
+5. something new is written at every device, and must become final as fast.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from p2pmed.sync.founding import MeshPolicy
+from p2pmed.testing.clock import seeded
+from p2pmed.testing.faults import Mischief
+from p2pmed.testing.scenario import SETTLE_MS_MAX, Outcome, outcome_of, state_of
+from p2pmed.testing.simulation import SimNode, Simulation
+from p2pmed.testing.workload import Workload
+
+__all__ = ["Village", "run_village"]
+
+SEATS: Final = (
+    ("clinic-a", ("clinic",)),
+    ("clinic-b", ("clinic",)),
+    ("clinic-c", ("clinic",)),
+    ("pharmacy", ("pharmacy",)),
+    ("health-post", ("clinic", "manufacturer")),
+)
+FORM_MS_MAX: Final = 30_000
+"""Quiet time, an offer and everybody's consent take four seconds."""
+VIRTUAL_MS_MIN: Final = 60_000
+FAULTS_MIN: Final = 10
+COMMITS_MIN: Final = 20
+VIRTUAL_MS_MAX: Final = 600_000
+"""If by then there were not enough blocks, faults cease and the rest is written in peace."""
+STRIKE_SHARE: Final = 0.12
+"""Of the moments at which something is written, those at which a fault strikes."""
+
+
+class Village:
+    """One seed of the story; the parts may be played one by one."""
+
+    def __init__(
+        self, seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = ""
+    ) -> None:
+        self.engine = engine
+        self.simulation = Simulation(seed, planted=planted)
+        self._dice = seeded(seed, "village")
+        policy = MeshPolicy(auto=True, size=len(SEATS), engine=engine)
+        self.nodes = [
+            self.simulation.add_node(name, roles=roles, policy=policy) for name, roles in SEATS
+        ]
+        self.workload = Workload(self.simulation, self.nodes, seeded(seed, "workload"))
+        # A lonely Raft member asks for votes every two seconds, for days.
+        self.mischief = Mischief(
+            self.simulation,
+            self.nodes,
+            seeded(seed, "faults"),
+            days_alone_max=30 if engine == "bft" else 0,
+        )
+        self.settle_ms = 0
+
+    def form(self) -> bool:
+        """Wait for the mesh that forms by itself; whether it did."""
+        formed = self.simulation.run_until(
+            lambda: all(node.home is not None for node in self.nodes), FORM_MS_MAX
+        )
+        if not formed:
+            self._violated("no mesh formed")
+        return formed
+
+    def suffer(self) -> None:
+        """Write and strike until the seed counts."""
+        simulation, mischief = self.simulation, self.mischief
+        observer_at = VIRTUAL_MS_MIN // 2 if self._dice.random() < 0.5 else None
+        mischief.begin()
+        while not self._counts() and self._suffered_ms < VIRTUAL_MS_MAX:
+            simulation.run_for(self._dice.randint(50, 600))
+            self.workload.write()
+            if observer_at is not None and self._suffered_ms >= observer_at:
+                observer_at = None
+                self._observe()
+            if self._dice.random() < STRIKE_SHARE:
+                mischief.strike()
+
+    def _observe(self) -> SimNode:
+        observer = self.simulation.add_node("observer", roles=("insurer",))
+        self.mischief.join(observer)
+        return observer
+
+    @property
+    def _suffered_ms(self) -> int:
+        return self.simulation.now - self.mischief.away_ms
+
+    def _counts(self) -> bool:
+        return (
+            self._suffered_ms >= VIRTUAL_MS_MIN
+            and self.mischief.count >= FAULTS_MIN
+            and self.simulation.oracle.commits >= COMMITS_MIN
+        )
+
+    def recover(self) -> None:
+        """No more faults: progress must return, for the old and for the new."""
+        simulation = self.simulation
+        self.mischief.cease()
+        ceased = simulation.now
+        if not simulation.run_until_settled(SETTLE_MS_MAX):
+            self._violated(state_of(simulation))
+        self.settle_ms = simulation.now - ceased
+        for node in self.nodes:
+            self.workload.write_at(node)
+        if not simulation.run_until_settled(SETTLE_MS_MAX):
+            self._violated(f"nothing new becomes final: {state_of(simulation)}")
+        simulation.check_everywhere()
+
+    def _violated(self, detail: str) -> None:
+        self.simulation.oracle.report(self.simulation.now, "progress", detail)
+
+    def outcome(self) -> Outcome:
+        """What happened so far."""
+        return outcome_of(
+            self.simulation,
+            f"village-{self.engine}",
+            away_ms=self.mischief.away_ms,
+            settle_ms=self.settle_ms,
+        )
+
+
+def run_village(seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = "") -> Outcome:
+    """The whole story of one seed."""
+    village = Village(seed, engine=engine, planted=planted)
+    if village.form():
+        village.suffer()
+        village.recover()
+    return village.outcome()
