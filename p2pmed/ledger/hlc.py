@@ -1,8 +1,9 @@
 """Hybrid logical clock (Kulkarni et al. 2014): order that survives wrong wall clocks.
 
 A reading is ``milliseconds << 16 | counter``. It never runs backwards, follows what is heard
-from others, and follows nobody further than ``HLC_AHEAD_MS_MAX`` beyond the own wall clock:
-one laptop set to 2090 must not drag the mesh along.
+from others, and follows nobody further than ``HLC_AHEAD_MS_MAX`` beyond the own wall clock or,
+where that clock was lost (a dead battery), beyond the reading it started with: one laptop set
+to 2090 must not drag the mesh along, neither in one leap nor in many steps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class HybridClock:
 
     def __init__(self, last: int = 0) -> None:
         self.last = last
+        self._start_ms = hlc_ms(last)
 
     def tick(self, wall_ms: int) -> int:
         """A reading above every reading before."""
@@ -32,7 +34,7 @@ class HybridClock:
 
     def observe(self, reading: int, wall_ms: int) -> bool:
         """Follow a reading heard from another node; ``False`` if it is too far ahead."""
-        if hlc_ms(reading) > max(wall_ms, hlc_ms(self.last)) + HLC_AHEAD_MS_MAX:
+        if hlc_ms(reading) > max(wall_ms, self._start_ms) + HLC_AHEAD_MS_MAX:
             return False
         self.last = max(self.last, reading)
         return True
