@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ from p2pmed.sync.founding import MeshPolicy
 __all__ = ["play"]
 
 PASSPHRASE_WORDS: Final = 3
+KILL_AFTER_S: Final = 0.05
+"""Into the import of a patient's bundle."""
+DARK_S: Final = 1.0
 GTIN: Final = "09506000134352"
 LOT, BAD_LOT = "MU-2026-11", "MU-2026-12"
 RECORD_SUFFIXES: Final = (".json", ".json.gz")
@@ -257,42 +261,41 @@ async def _both_sides(story: Story) -> None:
 
 
 async def _record(story: Story, clinic: Actor, files: Sequence[Path]) -> None:
-    """Import bundles at a clinic, and note what it acknowledged."""
-    if not files:
-        return
-
-    def heard(progress: dict[str, Any]) -> None:
-        if "log_next" in progress:
-            _acknowledge(story, clinic, int(progress["log_next"]))
-
-    answer = await clinic.ask("fhir.import", heard, paths=[str(path) for path in files])
-    if "log_next" in answer:
-        _acknowledge(story, clinic, int(answer["log_next"]))
-    if answer.get("refused"):
-        raise ConfigError(f"{clinic.name} refused {answer['refused'][0]}")
-    story.screen.say(
-        f"{clinic.name} recorded {answer['records']} records of {answer['patients']} patients"
-    )
+    """One patient after the other: import the bundle, note what the clinic acknowledged."""
+    records = patients = 0
+    for path in files:
+        answer = await clinic.ask("fhir.import", paths=[str(path.absolute())])
+        if answer["refused"]:
+            refused = answer["refused"][0]
+            raise ConfigError(f"{clinic.name} refused {refused['file']}: {refused['why']}")
+        records, patients = records + answer["records"], patients + answer["patients"]
+        await _note_acknowledged(story, clinic)
+    if files:
+        story.screen.say(f"{clinic.name} recorded {records} records of {patients} patients")
 
 
-def _acknowledge(story: Story, clinic: Actor, log_next: int) -> None:
-    story.acknowledged[clinic.device] = max(story.acknowledged.get(clinic.device, 0), log_next)
+async def _note_acknowledged(story: Story, clinic: Actor) -> None:
+    """What the clinic has said is stored must never be missing from here on."""
+    own_next = (await clinic.ask("general.status"))["own_next"]
+    story.acknowledged[clinic.device] = max(story.acknowledged.get(clinic.device, 0), own_next)
 
 
 async def _record_through_kill(story: Story, clinic: Actor, files: Sequence[Path]) -> None:
     """Import, kill the process in the middle, start it again, and go on."""
-    work = asyncio.ensure_future(_record(story, clinic, files))
-    await asyncio.sleep(1.0)
+    before = files[: len(files) // 2]
+    await _record(story, clinic, before)
+    work = asyncio.ensure_future(_record(story, clinic, files[len(before) :]))
+    await asyncio.sleep(KILL_AFTER_S)
     clinic.kill()
     story.kills += 1
     story.screen.say(f"{clinic.name} is killed (SIGKILL) while it writes")
     await clinic.reap()
-    with contextlib.suppress(P2pmedError, ConnectionError):
+    with contextlib.suppress(P2pmedError, OSError):
         await work
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(DARK_S)
     await clinic.start()
     await _check_acknowledged(story, clinic)
-    story.screen.say(f"{clinic.name} is back; it goes on where it was")
+    story.screen.say(f"{clinic.name} is back with all that it acknowledged, and goes on")
     await _record(story, clinic, files)
 
 
@@ -354,7 +357,7 @@ async def _claim(story: Story) -> None:
 
 async def _visit(clinic: Actor) -> dict[str, str]:
     """A patient of the clinic comes once more; patient and encounter, in hex."""
-    patients = (await clinic.ask("patients.list"))["patients"]
+    patients = (await clinic.ask("patient.list"))["patients"]
     patient = patients[0]["patient"]
     encounter = {
         "resourceType": "Encounter",
@@ -362,7 +365,9 @@ async def _visit(clinic: Actor) -> dict[str, str]:
         "class": {"code": "AMB"},
         "period": {"start": "2026-11-20T09:00:00Z"},
     }
-    added = await clinic.ask("patients.add", patient=patient, resource=encounter, wait_s=PATIENCE_S)
+    added = await clinic.ask(
+        "patient.add", patient=patient, fhir=json.dumps(encounter), wait_s=PATIENCE_S
+    )
     return {"patient": patient, "id": added["id"]}
 
 
@@ -384,8 +389,7 @@ async def _county(story: Story, files: Sequence[Path]) -> None:
         for actor in story.mesh:
             await county.ask("general.dial", address=f"127.0.0.1:{actor.port}")
     await county.ask("bundle.import", path=str(stick))
-    clinic_next = (await clinic.ask("general.status"))["own_next"]
-    _acknowledge(story, clinic, clinic_next)
+    await _note_acknowledged(story, clinic)
     await until(story, all_anchored, "not everything is anchored at the county")
     await clinic.ask("general.online", on=True)
     clinic.note = "running"
