@@ -28,6 +28,7 @@ FAMILIES: Final = (
     "demo",
     "bundle",
     "backup",
+    "verify",
     "fhir",
 )
 """Modules of this package, in the order of the help text."""

@@ -1,0 +1,104 @@
+"""``p2pmed verify``: is all of it what it says it is?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from p2pmed.cli.session import add_home, command, home_of, show
+
+if TYPE_CHECKING:
+    from p2pmed.node.audit import Findings
+
+__all__ = ["add"]
+
+COUNTS: Final = (
+    ("entries", "entries"),
+    ("logs", "author logs"),
+    ("forks", "proofs of a fork"),
+    ("ledgers", "ledgers"),
+    ("blocks", "blocks"),
+    ("certificates", "certificates"),
+    ("signatures", "signatures"),
+    ("executed", "entries executed again"),
+    ("state_rows", "state rows"),
+    ("frames", "frames"),
+)
+"""Counts that people are told, in order."""
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = command(
+        commands,
+        "verify",
+        help="check a stopped home, or a bundle, from its bytes; no passphrase is needed",
+        example="p2pmed verify --home clinic-a\n"
+        "  p2pmed verify --bundle /media/stick/mu.bundle --home clinic-a",
+    )
+    add_home(parser)
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help="check this bundle instead")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="the network's manifest, for --bundle (or that of --home)",
+    )
+    parser.set_defaults(run=_verify)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from p2pmed.node.audit import audit_bundle, audit_home
+
+    report = _stages(parsed)
+    if parsed.bundle is not None:
+        findings = audit_bundle(parsed.bundle, manifest=_manifest(parsed), report=report)
+        subject = parsed.bundle
+    else:
+        subject = home_of(parsed)
+        findings = audit_home(subject, report=report)
+    return _tell(parsed, subject, findings)
+
+
+def _manifest(parsed: argparse.Namespace) -> bytes | None:
+    if parsed.manifest is not None:
+        return Path(parsed.manifest).read_bytes()
+    if parsed.home is not None:
+        from p2pmed.storage.home import HomeFile, read_home
+
+        return read_home(parsed.home, HomeFile.MANIFEST)
+    return None
+
+
+def _tell(parsed: argparse.Namespace, subject: Path, findings: Findings) -> int:
+    answer = {"checked": str(subject), **findings.describe()}
+    show(parsed, answer, lines=_lines)
+    return 0 if answer["ok"] else 1
+
+
+def _lines(answer: Mapping[str, Any]) -> list[str]:
+    counts = answer["counts"]
+    told = [f"{counts[name]} {text}" for name, text in COUNTS if counts.get(name)]
+    seconds = counts.get("milliseconds", 0) / 1_000
+    lines = [f"checked {answer['checked']} in {seconds:.1f} s: {', '.join(told) or 'nothing'}"]
+    lines += [f"note: {note}" for note in answer["notes"]]
+    if answer["ok"]:
+        return [*lines, "all of it holds"]
+    for finding in answer["findings"]:
+        lines += [f"WRONG  {finding['where']}", f"       {finding['what']}"]
+    lines.append(f"{answer['findings_total']} findings; what to do:")
+    advice = dict.fromkeys(finding["do"] for finding in answer["findings"])
+    return [*lines, *(f"  {text}" for text in advice)]
+
+
+def _stages(parsed: argparse.Namespace) -> Callable[[str], None]:
+    quiet = parsed.json or not sys.stderr.isatty()
+
+    def report(stage: str) -> None:
+        if not quiet:
+            print(f"\rchecking {stage} ...{'':<20}\r", end="", file=sys.stderr, flush=True)
+
+    return report
