@@ -805,7 +805,8 @@ class Replica:
         """The first entry of the node's newest log that is here."""
         newest: LogOpen | None = None
         for lane in self.logs:
-            if lane.key.author == node and lane.durable_next > 0:
+            here = lane.next_seq if node == self.me else lane.durable_next
+            if lane.key.author == node and here > 0:
                 entry = self.logs.entry(lane.key, 0)
                 body = self.registry.body(entry) if entry else None
                 if isinstance(body, LogOpen) and (newest is None or body.boot >= newest.boot):

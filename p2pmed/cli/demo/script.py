@@ -379,7 +379,7 @@ async def _county(story: Story, files: Sequence[Path]) -> None:
     clinic.note = "cut off, recording alone"
     await _record(story, clinic, alone[len(alone) - len(alone[len(alone) // 2 :]) :])
     stick = story.folder / "stick.p2pmed"
-    await clinic.ask("bundle.export", path=str(stick))
+    await clinic.ask("bundle.export", file=str(stick))
     story.screen.say(f"clinic-c wrote its last records to a file of {stick.stat().st_size} bytes")
     county = Actor("county", story.folder / "county", passphrase=story.passphrase)
     story.actors["county"] = county
@@ -388,7 +388,7 @@ async def _county(story: Story, files: Sequence[Path]) -> None:
     if story.discovery == "typed":
         for actor in story.mesh:
             await county.ask("general.dial", address=f"127.0.0.1:{actor.port}")
-    await county.ask("bundle.import", path=str(stick))
+    await county.ask("bundle.import", file=str(stick))
     await _note_acknowledged(story, clinic)
     await until(story, all_anchored, "not everything is anchored at the county")
     await clinic.ask("general.online", on=True)
