@@ -30,6 +30,9 @@ FAMILIES: Final = (
     "backup",
     "verify",
     "fhir",
+    "patient",
+    "drugs",
+    "claims",
 )
 """Modules of this package, in the order of the help text."""
 

@@ -228,7 +228,7 @@ class Node:
 
         Worth calling after many transactions came at once. May be cancelled at any time.
         """
-        while self.replica.overlay.approach(CATCH_UP_ENTRIES):
+        while self.replica.overlay.approach(CATCH_UP_ENTRIES):  # noqa: ASYNC110 (works, not waits)
             await asyncio.sleep(0)
 
     def final_state(self) -> Readable:

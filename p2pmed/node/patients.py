@@ -276,7 +276,7 @@ class Patients:
 
     def ring(self, patient: bytes) -> KeyRing:
         """The patient's keys that this device holds. Raises ``Denied`` if it holds none."""
-        ring = self._cache.get(patient)
+        ring = self._cache.get(patient) or self._registered_ring(patient)
         wanted = current_epoch(self._node.state(), patient)
         if ring is None or ring.epoch < wanted:
             ring = self._look_again(patient) or ring
@@ -297,10 +297,20 @@ class Patients:
         self._looked[patient] = stored
         return self._open_ring(patient)
 
+    def _registered_ring(self, patient: bytes) -> KeyRing | None:
+        """The keys of the registration alone: where a long life need not be walked for them."""
+        row = patient_row(self._node.state(), patient)
+        entry = self._node.find(row.entry) if row else None
+        return self._unwrap(patient, [entry] if entry else [])
+
     def _open_ring(self, patient: bytes) -> KeyRing | None:
+        return self._unwrap(patient, self.entries(patient))
+
+    def _unwrap(self, patient: bytes, entries: Iterable[Entry]) -> KeyRing | None:
+        """All keys in ``entries`` that are wrapped to this device."""
         own = box_id(self._node.keys.box_public)
         ring: KeyRing | None = None
-        for entry in self.entries(patient):
+        for entry in entries:
             for wrapped, purpose in _wraps(self._node.body(entry), own):
                 # Anybody may write a grant: one that does not open takes nothing away.
                 with contextlib.suppress(Denied, DecodeError, InvalidTransaction):

@@ -19,7 +19,7 @@ from p2pmed.node.operations.arguments import Arguments, Operation, Report
 
 __all__ = ["FAMILIES", "Arguments", "Operation", "Report", "operations"]
 
-FAMILIES: Final = ("general", "mesh", "bundle", "backup", "fhir")
+FAMILIES: Final = ("general", "mesh", "bundle", "backup", "fhir", "patients", "drugs", "claims")
 """Modules of this package that have operations."""
 
 
