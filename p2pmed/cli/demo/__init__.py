@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--records", type=Path, help="folder of FHIR R4 bundles (else a village day is made up)"
     )
-    parser.add_argument("--patients", type=int, default=12, help="how many of them (default 12)")
+    parser.add_argument("--patients", type=int, default=24, help="how many of them (default 24)")
     parser.add_argument("--folder", type=Path, help="where the homes go (default: a new folder)")
     add_json(parser)
     parser.set_defaults(run=_run)

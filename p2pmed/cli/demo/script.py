@@ -318,8 +318,8 @@ async def _claim(story: Story) -> None:
             "version": 1,
             "insurer": f"hex:{insurer.device}",
             "hospital": f"hex:{clinic.device}",
-            "conditions": [["too_many", ["<=", ["get", "quantity"], 10]]],
-            "allowed": ["min", ["get", "amount"], ["get", "remaining"]],
+            "conditions": [["too_many", ["<=", ["var", "quantity"], 10]]],
+            "allowed": ["min", ["var", "amount"], ["var", "remaining"]],
             "ceiling": 10_000,
             "currency": "MMK",
             "waiting_days": 0,
@@ -350,15 +350,18 @@ async def _claim(story: Story) -> None:
         },
         patient=encounter["patient"],
     )
-    settled = await insurer.ask("claims.adjudicate", claim=claim["id"], wait_s=PATIENCE_S)
+    settled = await insurer.ask("claim.adjudicate", claim=claim["id"], wait_s=PATIENCE_S)
     await until(story, all_equal, "the claim is not settled alike everywhere")
-    story.screen.say(f"the claim is settled: {settled['total']} {settled['currency']} are paid")
+    story.screen.say(
+        f"the claim is settled alike on all nodes: {settled['allowed']} "
+        f"{settled['currency']} are paid"
+    )
 
 
 async def _visit(clinic: Actor) -> dict[str, str]:
     """A patient of the clinic comes once more; patient and encounter, in hex."""
     patients = (await clinic.ask("patient.list"))["patients"]
-    patient = patients[0]["patient"]
+    patient = next(row["patient"] for row in patients if row["readable"])
     encounter = {
         "resourceType": "Encounter",
         "status": "finished",
