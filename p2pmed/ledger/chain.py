@@ -32,7 +32,7 @@ from p2pmed.ledger.block import (
     verdict_leaf,
 )
 from p2pmed.ledger.genesis import Genesis, ledger_id
-from p2pmed.ledger.logs import Logs
+from p2pmed.ledger.logs import Lane, Logs
 from p2pmed.ledger.merkle import merkle_root
 from p2pmed.ledger.state import BlockContext, Layer, Readable, StateMachine, Verdict
 from p2pmed.ledger.transaction import Entry, LaneKey
@@ -235,7 +235,16 @@ class Chain:
 
     def pending(self) -> bool:
         """Whether a log has grown, where enough nodes hold it, beyond what is decided."""
-        return any(self._available(lane.key) > self.ordered_next(lane.key) for lane in self._logs)
+        return any(self._orderable(lane) > self.ordered_next(lane.key) for lane in self._logs)
+
+    def _orderable(self, lane: Lane) -> int:
+        """The seq below which ``lane`` may be ordered: enough hold it, and nobody disputes it.
+
+        A forked log is ordered up to its fork: nodes read different branches of it, and a block
+        that ordered one would be refused by half of them, again and again.
+        """
+        available = self._available(lane.key)
+        return available if lane.forked_at is None else min(available, lane.forked_at)
 
     def build(self, parent: bytes, view: int) -> Content | None:
         """Content of a block on ``parent`` with all that fits; ``None`` if there is nothing.
@@ -370,7 +379,7 @@ class Chain:
         spans = []
         for lane in self._logs:
             start = _next_in(below, lane.key)
-            end = min(self._available(lane.key), lane.durable_next)
+            end = min(self._orderable(lane), lane.durable_next)
             if end > start:
                 spans.append((lane.key, start, end))
         entries: list[Entry] = []
@@ -406,9 +415,10 @@ class Chain:
             if lane is None or lane.durable_next <= tip.seq:
                 missing = True
                 continue
-            entries.extend(self._logs.entries(tip.lane, start, tip.seq + 1))
-            size = sum(len(entry.raw) for entry in entries)
-            if entries[-1].id != tip.id or size > BLOCK_BYTES_MAX:
+            found = list(self._logs.entries(tip.lane, start, tip.seq + 1))
+            entries += found
+            size += sum(len(entry.raw) for entry in found)
+            if found[-1].id != tip.id or size > BLOCK_BYTES_MAX:
                 return Check.INVALID
         if missing or not all(self._ready(entry) for entry in entries):
             return Check.MISSING
@@ -475,12 +485,19 @@ class Chain:
         return self._machine.apply(entry, layer, context)
 
     def _block_time(self, layer: Layer, seat: int, clock: int, parent_ms: int) -> int:
-        """Median of the seats' newest readings, above the parent's time (design, section 12)."""
+        """Median of the seats' newest readings, above the parent's time (design, section 12).
+
+        A seat that has not proposed yet reads as the genesis: among few readings one liar would
+        be the median. In Raft nobody lies and only the leader proposes: its reading counts, not
+        the stale ones of leaders before it.
+        """
         layer.put(_CLOCK + bytes([seat]), clock.to_bytes(8, "big", signed=True))
+        if self.genesis.engine == "raft":
+            return max(parent_ms + 1, clock)
+        rows = [layer.get(_CLOCK + bytes([n])) for n in range(len(self.genesis.validators))]
         readings = sorted(
-            int.from_bytes(raw, "big", signed=True)
-            for other in range(len(self.genesis.validators))
-            if (raw := layer.get(_CLOCK + bytes([other]))) is not None
+            self.genesis.created if raw is None else int.from_bytes(raw, "big", signed=True)
+            for raw in rows
         )
         return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
 

@@ -52,6 +52,8 @@ class Lane:
     durable_next: int = 0
     head: bytes = GENESIS_PREV
     frozen: bool = False
+    forked_at: int | None = None
+    """The first seq at which the author is known to have signed two entries."""
 
 
 class Logs:
@@ -78,6 +80,8 @@ class Logs:
                 row.frozen,
             )
             self._lanes[lane.key] = self._numbers[lane.number] = lane
+            if lane.frozen:
+                self._dispute(lane)
 
     # --- reading ------------------------------------------------------------------------
 
@@ -206,7 +210,16 @@ class Logs:
         key = entry.lane.to_bytes() + entry.seq.to_bytes(8, "big") + entry.id
         self._disk.stage(Space.FORK, key, entry.raw)
         lane.frozen = True
+        self._dispute(lane)
         self._stage_lane(lane)
+
+    def _dispute(self, lane: Lane) -> None:
+        """Find where a frozen log forked. Evidence above its end disputes its last entry."""
+        start = lane.key.to_bytes()
+        rows = self._disk.scan(Space.FORK, start, start + b"\xff" * 41, limit=1)
+        for key, _ in rows:
+            seq = int.from_bytes(key[48:56], "big")
+            lane.forked_at = seq if seq < lane.next_seq else lane.next_seq - 1
 
     def settle(self, key: LaneKey, next_seq: int) -> None:
         """The flush that covered entries below ``next_seq`` is done."""

@@ -149,7 +149,7 @@ def test_a_second_entry_at_one_place_freezes_the_log() -> None:
 
 def test_an_entry_that_follows_another_head_is_evidence_too() -> None:
     """The branch may be longer here: its next entry names a predecessor that is not ours."""
-    writer, shared, mine, theirs = forked()
+    _, shared, mine, theirs = forked()
     gate = Gate()
     gate.take(*shared, mine[0])
     admitted = gate.take(theirs[1])
