@@ -67,11 +67,23 @@ def audit_home(
         who = _files(home, findings)
         if not (home / DATABASE).exists():
             findings.notes.append("the home has never run: it has no database")
-        elif (source := open_source(home / DATABASE, findings, alone=not writable)) is not None:
+        elif (source := _open(home, findings, writable=writable)) is not None:
             stack.callback(source.close)
             _database(source, findings, who, kinds, report)
     findings.counts["milliseconds"] = round((time.monotonic() - started) * 1_000)
     return findings
+
+
+def _open(home: Path, findings: Findings, *, writable: bool) -> Source | None:
+    """The database; SQLite makes files of its own beside it only if a log is to be read."""
+    log = home / f"{DATABASE}-wal"
+    has_log = log.exists() and log.stat().st_size > 0
+    if has_log and not writable:
+        findings.notes.append(
+            "the newest rows were not checked: they are in a log that cannot be read where nothing "
+            "can be written; copy the home elsewhere"
+        )
+    return open_source(home / DATABASE, findings, alone=not (has_log and writable))
 
 
 def _locked(home: Path) -> Any:

@@ -33,7 +33,6 @@ class Ledger:
     id: bytes
     founding: Founding
     height: int = 0
-    head: Body | None = None
     sound: bool = True
     """Whether every block up to ``height`` is linked and has its content."""
 
@@ -143,7 +142,6 @@ class _LedgerAudit:
                 continue
             if stored.certificate is not None:
                 self._findings.counts["certificates"] += 1
-            ledger.head = body
             tips += self._tips(ledger, height, body, where)
         self._findings.counts["signatures"] += checks.signatures
         if checks.unproven and ledger.sound:
