@@ -2,7 +2,9 @@
 
 Entries are taken log by log in the order of the logs' keys, each as soon as what it refers to
 has been taken; what waits for something that never came is applied last, and is refused by its
-own rule. The result depends on the set of entries only, not on their order of arrival.
+own rule. Worked out afresh, the result depends on the set of entries only. What arrives later
+is applied on top of what was shown before: until the next block two screens may differ on which
+of two contradicting entries came first, and only the order decides.
 
 It is worked out when asked for, and from where it stood: an import that nobody looks at
 costs nothing here.
