@@ -43,6 +43,18 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_online)
     parser = command(
         commands,
+        "revoke",
+        help="withdraw a device's credential: stolen, copied, replaced, or no longer a member",
+        example="p2pmed revoke --home county 'Mu clinic' --reason key_compromised",
+    )
+    add_home(parser)
+    parser.add_argument("device", help="its name, short number, or first digits of its key")
+    parser.add_argument("--reason", default="key_compromised")
+    parser.add_argument("--text", default="", help="for people; names no patient")
+    parser.add_argument("--wait", type=int, default=0, metavar="S", help="wait for finality")
+    parser.set_defaults(run=_revoke)
+    parser = command(
+        commands,
         "submit",
         help="write any registered transaction",
         example='p2pmed submit --home county drug.recall \'{"gtin": "09506000134352", '
@@ -91,6 +103,16 @@ def _show(parsed: argparse.Namespace) -> int:
 
 def _online(parsed: argparse.Namespace) -> int:
     return show(parsed, ask_node(parsed, "general.online", {"on": parsed.switch == "on"}))
+
+
+def _revoke(parsed: argparse.Namespace) -> int:
+    values = {
+        "device": parsed.device,
+        "reason": parsed.reason,
+        "text": parsed.text,
+        "wait_s": parsed.wait,
+    }
+    return show(parsed, ask_node(parsed, "general.revoke", values))
 
 
 def _submit(parsed: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.limits import PEERS_MAX
 from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine, anchored_height
 from p2pmed.medical.machine import MedicalMachine
-from p2pmed.medical.membership import CredentialOpener, LogOpen
+from p2pmed.medical.membership import CredentialOpener, LogOpen, Revocation, member
 from p2pmed.medical.registry import Registry
 from p2pmed.node import events
 from p2pmed.node.county import AnchorWatch, VillageBlocks, is_county
@@ -75,6 +75,10 @@ MUTED: Final = b"muted"
 
 SIGHT_MS: Final = 500
 """How often a node without a ledger looks at who is in sight."""
+REVOKE: Final = "credential.revoke"
+_REVOKED: Final = b"revoked"
+REVOKED_MAX: Final = 4_096
+"""Revoked devices remembered between a start and the first look at the state."""
 ANCHOR_MS: Final = 1_000
 """How often a county looks for village blocks to execute."""
 
@@ -145,6 +149,12 @@ class Replica:
         self.watches: dict[bytes, AnchorWatch] = {}
         self.links: dict[bytes, tuple[bytes, ...]] = {}
         self._seats: dict[bytes, int] = {}
+        self._revoked = {
+            key[len(_REVOKED) :]
+            for key, _ in world.disk.scan(
+                Space.LOCAL, _REVOKED, _REVOKED + b"\xff" * 33, limit=4096
+            )
+        }
         self._tokens = 0
         self._after: dict[int, list[Callable[[Turn], None]]] = {}
         self._checking: dict[int, tuple[bytes | None, int | None, str]] = {}
@@ -207,15 +217,25 @@ class Replica:
         """Whether a device that proved ``device`` may have a channel. ``CredentialError``."""
         if self._open_chain(chain) != device:
             raise CredentialError("a credential that speaks of another device")
-        member = self.overlay_member(device)
-        if member is not None and member.revoked:
+        if device in self._revoked and self._is_revoked(device):
             raise CredentialError("this device's credential was revoked")
 
-    def overlay_member(self, device: bytes) -> Any:
-        """The member as the provisional state knows it, or ``None``."""
-        from p2pmed.medical.membership import member
+    def _is_revoked(self, device: bytes) -> bool:
+        """Whether a revocation that holds is stored here, final or not (design, section 12)."""
+        known = member(self.overlay.state(), device)
+        return known is not None and known.revoked
 
-        return member(self.home.chain.state if self.home else self.overlay.state(), device)
+    def _enforce_revocations(self, turn: Turn, entries: list[Entry]) -> None:
+        """Close the channels of devices that stored revocations speak of, and remember them."""
+        for entry in entries:
+            body = self.registry.body(entry) if entry.kind == REVOKE else None
+            if not isinstance(body, Revocation) or not self._is_revoked(body.subject):
+                continue
+            self._revoked.add(body.subject)
+            self._world.disk.stage(Space.LOCAL, _REVOKED + body.subject, b"")
+            turn.staged = True
+            if body.subject in self.links:
+                turn.drop(body.subject, "this device's credential was revoked")
 
     def _open_chain(self, chain: Sequence[bytes]) -> bytes:
         leaf = check_chain(
@@ -437,6 +457,7 @@ class Replica:
                 later.effects.append(reply)
             self._gossip(later, gossip.Grew(tuple(tips.items()), stored, source))
             later.work = True
+            self._enforce_revocations(later, entries)
             self._advance_watches(later)
 
         turn.when_durable(then)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from p2pmed.cli.demo.story import Story
@@ -41,7 +43,7 @@ async def count_all(
         "folder": str(story.folder),
         "failure": failure,
         "look_further": (
-            f"p2pmed patient list --home {story.folder / 'clinic-a'} "
+            f"{_program()} patient list --home {story.folder / 'clinic-a'} "
             f"--passphrase-file {story.folder / 'passphrase'}"
         ),
     }
@@ -53,6 +55,12 @@ async def count_all(
         and anchored == len(records)
     )
     return report
+
+
+def _program() -> str:
+    """How this very p2pmed is called from a shell."""
+    beside = Path(sys.executable).with_name("p2pmed")
+    return str(beside) if beside.exists() else f"{sys.executable} -m p2pmed"
 
 
 def _ledger_of(story: Story, name: str) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 from p2pmed.discovery.records import parse_address
 from p2pmed.errors import ConfigError
 from p2pmed.identity.keys import short_id
+from p2pmed.identity.revocation import EVERY_SERIAL, Revocation, RevocationReason
 from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.membership import member
 from p2pmed.node.node import Node
@@ -175,6 +176,27 @@ async def dial(node: Node, arguments: Arguments, report: Report) -> dict[str, An
     return {"address": address}
 
 
+async def revoke(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Withdraw a device's credential: an ordered transaction that every ledger executes."""
+    from p2pmed.node.operations.lookup import find_device
+
+    device = find_device(node, arguments.text("device", limit=256))
+    try:
+        reason = RevocationReason(arguments.text("reason", RevocationReason.KEY_COMPROMISED.value))
+    except ValueError:
+        known = ", ".join(reason.value for reason in RevocationReason)
+        raise ConfigError("reason: no such reason", hint=f"one of {known}") from None
+    body = Revocation(
+        subject=device,
+        serial=EVERY_SERIAL,
+        reason=reason,
+        text=arguments.text("text", "", limit=256),
+    )
+    receipt = await node.submit(body)
+    await wait_final(receipt, arguments)
+    return {"device": device.hex(), **describe_receipt(receipt)}
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "general.status": status,
     "general.peers": peers,
@@ -182,6 +204,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "general.show": show,
     "general.discrepancies": discrepancies,
     "general.logs": logs,
+    "general.revoke": revoke,
     "general.online": online,
     "general.dial": dial,
 }
