@@ -47,7 +47,7 @@ from p2pmed.node.operations.lookup import (
     submitted,
 )
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "claim_line"]
 
 HINT: Final = "see `p2pmed claim show`"
 PRODUCT_FIELDS: Final = (
@@ -130,14 +130,14 @@ async def submit(node: Node, arguments: Arguments, report: Report) -> dict[str, 
     wanted = _one(state, POLICIES, arguments.text("policy"), "policy")
     texts = arguments.texts("encounters", count_max=16)
     encounters = tuple(_one(state, RECORDS, text, "record") for text in texts)
-    lines = tuple(map(_line, arguments.texts("lines", count_max=100)))
+    lines = tuple(map(claim_line, arguments.texts("lines", count_max=100)))
     body = built(lambda: ClaimSubmit(policy=wanted, encounters=encounters, lines=lines))
     refs = [*node.patients.refs(patient), wanted, *encounters]
     answer = await submitted(node, arguments, body, patient=patient, refs=refs)
     return {"claim": answer["id"], **answer, "total": sum(line.amount for line in lines)}
 
 
-def _line(text: str) -> ClaimLine:
+def claim_line(text: str) -> ClaimLine:
     """``item:quantity:amount``."""
     item, _, rest = text.rpartition(":")
     item, _, quantity = item.rpartition(":")

@@ -15,6 +15,7 @@ from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.drug_queries import holders_of_lot, pedigree, stock, verify_unit
 from p2pmed.medical.drug_rows import LOTS, SHIPMENTS, UNITS, LotRow, Pack, lot_key, unit_key
 from p2pmed.medical.drugs import UNITS_MAX, Commission, Dispense, Recall, Receive, Ship
+from p2pmed.medical.membership import incarnations
 from p2pmed.node.node import Node
 from p2pmed.node.operations.arguments import Arguments, Operation, Report
 from p2pmed.node.operations.lookup import (
@@ -74,7 +75,10 @@ async def ship(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         raise ConfigError("serials: at least one pack is needed")
     to = find_device(node, arguments.text("to"))
     body = built(lambda: Ship(units=tuple(Pack(gtin=gtin, serial=s) for s in serials), to=to))
-    answer = await submitted(node, arguments, body, refs=_lasts(node.state(), gtin, serials))
+    state = node.state()
+    # Whatever the order: the addressee is known, and the packs are here, before they leave.
+    opened = [row.opened_by for row in incarnations(state, to).values()]
+    answer = await submitted(node, arguments, body, refs=[*_lasts(state, gtin, serials), *opened])
     return {"shipment": answer["id"], **answer, "packs": len(serials)}
 
 

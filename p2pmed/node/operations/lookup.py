@@ -40,6 +40,7 @@ __all__ = [
 
 DIGITS_MIN: Final = 4
 """Of an id or key, so that a slip does not name another by luck."""
+GTIN_DIGITS: Final = (8, 12, 13, 14)
 REFS_MOST: Final = 60
 """Transactions named as followed from; a few less than ``REFS_MAX``."""
 
@@ -96,12 +97,12 @@ def find_patient(node: Node, text: str) -> bytes:
 
 def gtin_of(text: str) -> str:
     """A GTIN of 8, 12, 13 or 14 digits, as 14. Raises ``ConfigError``."""
-    gtin = text.strip().rjust(14, "0")
+    gtin = text.strip()
     try:
-        check_gtin(gtin)
+        check_gtin(gtin.rjust(14, "0") if len(gtin) in GTIN_DIGITS else "")
     except InvalidTransaction as error:
         raise ConfigError(str(error)) from None
-    return gtin
+    return gtin.rjust(14, "0")
 
 
 def calendar_day(text: str, name: str) -> int:
