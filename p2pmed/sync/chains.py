@@ -128,7 +128,10 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """Two certified blocks at one height: more liars than the ledger withstands."""
+    """Two certified chains of one ledger: more liars than it withstands.
+
+    ``second`` stands at the height of ``first``, or follows another block at that height.
+    """
 
     ledger: bytes
     first: StoredBlock
@@ -254,6 +257,8 @@ class Chains:
                 continue
             if header.height != height + 1:
                 break
+            if not taken and (fork := self._other_parent(ledger, stored, known)):
+                return fork
             self._check(stored, known.epoch, digest)
             taken.append(stored)
             height, digest = header.height, header_digest(header)
@@ -294,6 +299,19 @@ class Chains:
         header = stored.block.header
         mine = self.block_at(ledger, header.height)
         if mine is None or stored.certificate is None or mine.block.header == header:
+            return None
+        self._check(stored, known.epoch, header.parent)
+        return Forked(ledger, mine, stored)
+
+    def _other_parent(self, ledger: bytes, stored: StoredBlock, known: _Known) -> Forked | None:
+        """Whether a genuine certified block follows another block than the last one here.
+
+        Finality of a block is finality of its parent: whoever asks upward from its own head
+        meets the other branch of a fork here first, and the messenger is not at fault.
+        """
+        header = stored.block.header
+        mine = self.block_at(ledger, known.height)
+        if mine is None or stored.certificate is None or header.parent == known.digest:
             return None
         self._check(stored, known.epoch, header.parent)
         return Forked(ledger, mine, stored)
@@ -377,9 +395,9 @@ class Chains:
         except (DecodeError, CredentialError) as error:
             return [Faulty(peer, str(error))]
         known = self._known[answer.ledger]
-        if taken is None:
+        if not isinstance(taken, Verified):
             known.claims.pop(peer, None)
-        else:
+        if taken is not None:
             effects.append(taken)
         known.asked = known.asked_until = None
         if answer.ledger == self.home and taken is not None:
