@@ -64,6 +64,11 @@ VALIDATORS_MAX: Final = 20
 LANES_MAX: Final = 65_536
 """Author logs one node keeps."""
 
+INCARNATIONS_MAX: Final = 64
+"""Logs of one device: each restored backup opens one more. Else one member fills the table."""
+
+assert LANES_MAX > INCARNATIONS_MAX
+
 FORK_BRANCHES_MAX: Final = 2
 """Branches kept of a forked author log: two prove the fork, more prove nothing else."""
 

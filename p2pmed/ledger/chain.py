@@ -35,13 +35,14 @@ from p2pmed.ledger.genesis import Genesis, ledger_id
 from p2pmed.ledger.logs import Lane, Logs
 from p2pmed.ledger.merkle import merkle_root
 from p2pmed.ledger.state import BlockContext, Layer, Readable, StateMachine, Verdict
-from p2pmed.ledger.transaction import Entry, LaneKey
+from p2pmed.ledger.transaction import GENESIS_PREV, Entry, LaneKey
 from p2pmed.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_CONTENT_BYTES_MAX,
     BLOCK_ENTRIES_MAX,
     BLOCK_TIPS_MAX,
     ENTRY_BYTES_MAX,
+    INCARNATIONS_MAX,
 )
 from p2pmed.quorum.certificate import Certificate
 from p2pmed.wire import cbor, codec
@@ -205,9 +206,16 @@ class Chain:
         """The first seq of ``lane`` that no decided block orders."""
         return self._tips.get(lane, 0)
 
+    def _holds(self, entry: Entry) -> bool:
+        """Whether a decided block orders ``entry`` itself."""
+        if entry.seq >= self.ordered_next(entry.lane):
+            return False
+        log = self._logs.lane(entry.lane)
+        return log is None or not log.frozen or self._is_ordered(entry.id, self.state)
+
     def height_of(self, entry: Entry) -> int | None:
         """The height that ordered ``entry``, or ``None`` while it is not final here."""
-        if entry.seq >= self.ordered_next(entry.lane):
+        if not self._holds(entry):
             return None
         start = self.ledger + entry.lane.to_bytes() + entry.seq.to_bytes(8, "big")
         end = self.ledger + entry.lane.to_bytes() + b"\xff" * 9
@@ -216,7 +224,7 @@ class Chain:
 
     def verdict_of(self, entry: Entry) -> Verdict | None:
         """The verdict of a final entry; ``None`` while it is not final here."""
-        if entry.seq >= self.ordered_next(entry.lane):
+        if not self._holds(entry):
             return None
         raw = self._disk.get(Space.VERDICT, self.ledger + entry.id)
         if raw is None:
@@ -377,10 +385,11 @@ class Chain:
     def _choose(self, below: Readable) -> tuple[list[Entry], list[Tip]]:
         """Entries to order next: a fair share for each log, within the block's limits."""
         spans = []
+        opened: dict[bytes, int] = {}
         for lane in self._logs:
-            start = _next_in(below, lane.key)
+            start, before = _tip_in(below, lane.key)
             end = min(self._orderable(lane), lane.durable_next)
-            if end > start:
+            if end > start and self._continues(below, lane.key, start, before, opened):
                 spans.append((lane.key, start, end))
         entries: list[Entry] = []
         tips = []
@@ -402,23 +411,38 @@ class Chain:
         tips.sort(key=lambda tip: tip.lane)
         return entries, tips
 
+    def _continues(
+        self, below: Readable, key: LaneKey, start: int, before: bytes, opened: dict[bytes, int]
+    ) -> bool:
+        """Whether the log that is here goes on from what is ordered, or may be opened."""
+        if start == 0:
+            return _opens(below, key.author, opened)
+        last = self._logs.entry(key, start - 1)
+        return last is not None and last.id == before
+
     def _gather(self, below: Readable, body: Body) -> list[Entry] | Check:
         """The bodies that ``body`` orders, or what is wrong with it."""
         entries: list[Entry] = []
         size = 0
         missing = False
+        opened: dict[bytes, int] = {}
         for tip in body.tips:
-            start = _next_in(below, tip.lane)
+            start, before = _tip_in(below, tip.lane)
             if tip.seq < start or len(entries) + tip.seq + 1 - start > BLOCK_ENTRIES_MAX:
                 return Check.INVALID
-            lane = self._logs.lane(tip.lane)
-            if lane is None or lane.durable_next <= tip.seq:
-                missing = True
+            if start == 0 and not _opens(below, tip.author, opened):
+                return Check.INVALID
+            found = self._logs.branch(tip.lane, start, tip.seq, tip.id)
+            if found is None:
+                if self._logs.place(tip.id) not in (None, (tip.lane, tip.seq)):
+                    return Check.INVALID
+                missing = (
+                    True  # here stands another branch, perhaps: its author lied, not the leader
+                )
                 continue
-            found = list(self._logs.entries(tip.lane, start, tip.seq + 1))
             entries += found
             size += sum(len(entry.raw) for entry in found)
-            if found[-1].id != tip.id or size > BLOCK_BYTES_MAX:
+            if found[0].envelope.prev != before or size > BLOCK_BYTES_MAX:
                 return Check.INVALID
         if missing or not all(self._ready(entry) for entry in entries):
             return Check.MISSING
@@ -479,10 +503,24 @@ class Chain:
 
     def _apply(self, entry: Entry, layer: Layer, context: BlockContext) -> Verdict:
         for ref in entry.envelope.refs:
-            place = self._logs.place(ref)
-            if place is None or place[1] >= _next_in(layer, place[0]):
+            if not self._is_ordered(ref, layer):
                 return Verdict(code=REFERENCE_MISSING, other=b"")
         return self._machine.apply(entry, layer, context)
+
+    def _is_ordered(self, entry_id: bytes, state: Readable) -> bool:
+        """Whether ``state`` orders this very entry, not only one in its place."""
+        place = self._logs.place(entry_id)
+        if place is None:
+            return False
+        lane, seq = place
+        next_seq, last = _tip_in(state, lane)
+        if seq >= next_seq:
+            return False
+        log = self._logs.lane(lane)
+        if log is None or not log.frozen:
+            return True
+        branch = self._logs.branch(lane, seq, next_seq - 1, last)
+        return branch is not None and branch[0].id == entry_id
 
     def _block_time(self, layer: Layer, seat: int, clock: int, parent_ms: int) -> int:
         """Median of the seats' newest readings, above the parent's time (design, section 12).
@@ -502,7 +540,15 @@ class Chain:
         return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
 
 
-def _next_in(state: Readable, lane: LaneKey) -> int:
-    """The first seq of ``lane`` that ``state`` does not order."""
+def _tip_in(state: Readable, lane: LaneKey) -> tuple[int, bytes]:
+    """The first seq of ``lane`` that ``state`` does not order, and the id of the one before."""
     raw = state.get(_TIP + lane.to_bytes())
-    return int.from_bytes(raw[:8], "big") if raw else 0
+    return (int.from_bytes(raw[:8], "big"), raw[8:]) if raw else (0, GENESIS_PREV)
+
+
+def _opens(below: Readable, author: bytes, opened: dict[bytes, int]) -> bool:
+    """Whether a block on ``below`` may open one more log of ``author``; counts it."""
+    if author not in opened:
+        opened[author] = sum(1 for _ in below.scan(_TIP + author))
+    opened[author] += 1
+    return opened[author] <= INCARNATIONS_MAX

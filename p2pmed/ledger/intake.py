@@ -5,7 +5,8 @@ Cheapest checks first, the signature last (threats row 11):
 1. spelling and size (``open_entry``);
 2. known already: dropped; another entry at a known place: a fork, to be proven;
 3. connected: ``seq`` and ``prev`` follow what is stored or already being checked, else a gap;
-4. a log's first entry carries a credential chain of this network for its author;
+4. a log's first entry carries a credential chain of this network for its author, who has not
+   opened more logs than a device ever needs;
 5. signatures, many at once, off the loop: ``offer`` gives the batch, ``checked`` takes the
    answers and stages the good prefix of each log.
 
@@ -115,8 +116,11 @@ class Intake:
             if lane is not None and self._contradicts(entry, lane):
                 batch.suspects.append(entry)
             return ""
-        if entry.seq == 0 and not self._valid_opening(entry):
-            return "an author log that does not open with a credential of this network"
+        if entry.seq == 0:
+            if not self._logs.room_for(entry.lane):
+                return ""
+            if not self._valid_opening(entry):
+                return "an author log that does not open with a credential of this network"
         self._ahead[entry.lane] = (entry.seq + 1, entry.id)
         batch.entries.append(entry)
         return ""
@@ -140,6 +144,7 @@ class Intake:
                 broken.add(entry.lane)
             expected = (lane.next_seq, lane.head) if lane else (0, bytes(32))
             connects = expected == (entry.seq, entry.envelope.prev)
+            connects = connects and (lane is not None or self._logs.room_for(entry.lane))
             if entry.lane in broken or not connects or (lane is not None and lane.frozen):
                 self._ahead.pop(entry.lane, None)
                 continue

@@ -5,12 +5,13 @@ Rules:
 * A log is gapless: an entry is appended only at ``next_seq`` and only onto ``head``.
 * ``durable_next`` follows ``next_seq`` when the flush that covers an append is done; what
   others are told of (frontiers, ``Have``) is the durable part only.
-* A forked log keeps at most two branches: the one stored first goes on being read, the other
-  is kept as evidence, and the log is frozen: nothing is appended any more.
+* A forked log is frozen: the branch stored first goes on being read, and nothing is appended
+  any more. Of other branches the evidence is kept, and what a block orders of them: validators
+  may hold different branches, and whoever holds the other one must be able to follow.
 
 Layout (``Space``): ``LANE`` author + incarnation -> ``LaneRow``; ``ENTRY`` number + seq ->
 signed bytes; ``ENTRY_ID`` id -> number + seq; ``SUBJECT`` patient + number + seq -> nothing;
-``FORK`` lane + seq + id -> signed bytes.
+``FORK`` lane + seq + id -> signed bytes; ``LOCAL`` "branch" + id -> number + seq.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from typing import Final
 
 from p2pmed.errors import LocalProtocolError, StorageError
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, LaneKey, open_entry
-from p2pmed.limits import LANES_MAX
+from p2pmed.limits import INCARNATIONS_MAX, LANES_MAX
 from p2pmed.wire import codec
 from p2pmed.wire.codec import Bytes32, Count, Wire
 from p2pmed.world import Disk, Space
 
 __all__ = ["Lane", "Logs"]
+
+BRANCHES_WANTED_MAX: Final = 64
+"""Branches that blocks order and that are not here, asked for at once."""
+
+_BRANCH: Final = b"branch"
 
 ENTRIES_CACHED_MAX: Final = 8_192
 """Decoded entries kept: two full blocks, so that what was just stored is executed undecoded."""
@@ -65,6 +71,10 @@ class Logs:
         self._lanes: dict[LaneKey, Lane] = {}
         self._numbers: dict[int, Lane] = {}
         self._cache: OrderedDict[bytes, Entry] = OrderedDict()
+        self._logs_of: dict[bytes, int] = {}
+        """How many logs an author has here."""
+        self.wanted: dict[tuple[LaneKey, int, bytes], None] = {}
+        """Log, seq and id of entries that a block orders and that another branch hides."""
         self._load()
 
     def _load(self) -> None:
@@ -79,9 +89,13 @@ class Logs:
                 row.head,
                 row.frozen,
             )
-            self._lanes[lane.key] = self._numbers[lane.number] = lane
+            self._add(lane)
             if lane.frozen:
                 self._dispute(lane)
+
+    def _add(self, lane: Lane) -> None:
+        self._lanes[lane.key] = self._numbers[lane.number] = lane
+        self._logs_of[lane.key.author] = self._logs_of.get(lane.key.author, 0) + 1
 
     # --- reading ------------------------------------------------------------------------
 
@@ -140,15 +154,53 @@ class Logs:
         """Where the entry with this id stands, or ``None`` if it is not here."""
         place = self._disk.get(Space.ENTRY_ID, entry_id)
         if place is None:
+            place = self._disk.get(Space.LOCAL, _BRANCH + entry_id)
+        if place is None:
             return None
-        return self._numbers[int.from_bytes(place[:4], "big")].key, int.from_bytes(place[4:], "big")
+        lane = self._numbers[int.from_bytes(place[:4], "big")]
+        return lane.key, int.from_bytes(place[4:], "big")
 
     def find(self, entry_id: bytes) -> Entry | None:
         """The entry with this id, or ``None`` if it is not here."""
         if entry_id in self._cache:
             return self._cache[entry_id]
         place = self.place(entry_id)
-        return self.entry(*place) if place else None
+        entry = self.entry(*place) if place else None
+        return entry if entry is not None and entry.id == entry_id else None
+
+    def branch(self, key: LaneKey, start: int, seq: int, entry_id: bytes) -> list[Entry] | None:
+        """Entries ``start <= seq`` of the branch in which ``entry_id`` stands at ``seq``.
+
+        ``None`` if one of them is not here, or not durable; if another branch is in its place,
+        the one that lacks is noted in ``wanted``.
+        """
+        lane = self._lanes.get(key)
+        if lane is None or seq < start:
+            return None
+        other: list[Entry] = []
+        while seq >= start and not self._is_main(lane, seq, entry_id):
+            raw = self._disk.get(Space.FORK, _fork_key(key, seq, entry_id))
+            if raw is None:
+                if lane.frozen or seq < lane.durable_next:
+                    self._want(key, seq, entry_id)
+                return None
+            other.append(open_entry(raw, network=self._network))
+            seq, entry_id = seq - 1, other[-1].envelope.prev
+        return [*self.entries(key, start, seq + 1), *reversed(other)]
+
+    def _is_main(self, lane: Lane, seq: int, entry_id: bytes) -> bool:
+        return seq < lane.durable_next and self._decoded(lane, seq).id == entry_id
+
+    def _want(self, key: LaneKey, seq: int, entry_id: bytes) -> None:
+        if len(self.wanted) < BRANCHES_WANTED_MAX:
+            self.wanted[key, seq, entry_id] = None
+
+    def room_for(self, key: LaneKey) -> bool:
+        """Whether a log of others may be opened here; the own device's always fits."""
+        return (
+            len(self._lanes) < LANES_MAX - INCARNATIONS_MAX
+            and self._logs_of.get(key.author, 0) < INCARNATIONS_MAX
+        )
 
     def about(self, subject: bytes) -> Iterator[Entry]:
         """Entries about one patient, log by log."""
@@ -191,7 +243,7 @@ class Logs:
             if len(self._lanes) >= LANES_MAX:
                 raise LocalProtocolError(f"more than {LANES_MAX} author logs")
             lane = Lane(entry.lane, len(self._lanes))
-            self._lanes[lane.key] = self._numbers[lane.number] = lane
+            self._add(lane)
         if lane.frozen or entry.seq != lane.next_seq or entry.envelope.prev != lane.head:
             raise LocalProtocolError("an entry that does not connect to its log")
         place = _place(lane.number, entry.seq)
@@ -207,11 +259,18 @@ class Logs:
     def freeze(self, entry: Entry) -> None:
         """Keep ``entry``, which contradicts its log, as evidence; append nothing any more."""
         lane = self._lanes[entry.lane]
-        key = entry.lane.to_bytes() + entry.seq.to_bytes(8, "big") + entry.id
-        self._disk.stage(Space.FORK, key, entry.raw)
         lane.frozen = True
-        self._dispute(lane)
+        self.keep_branch(entry)
         self._stage_lane(lane)
+
+    def keep_branch(self, entry: Entry) -> None:
+        """Keep ``entry`` beside its log, where another stands in its place or none may."""
+        lane = self._lanes[entry.lane]
+        place = _place(lane.number, entry.seq)
+        self._disk.stage(Space.FORK, _fork_key(entry.lane, entry.seq, entry.id), entry.raw)
+        self._disk.stage(Space.LOCAL, _BRANCH + entry.id, place)
+        if lane.frozen:
+            self._dispute(lane)
 
     def _dispute(self, lane: Lane) -> None:
         """Find where a frozen log forked. Evidence above its end disputes its last entry."""
@@ -251,6 +310,10 @@ class Logs:
         if len(self._cache) > ENTRIES_CACHED_MAX:
             self._cache.popitem(last=False)
         return entry
+
+
+def _fork_key(key: LaneKey, seq: int, entry_id: bytes) -> bytes:
+    return key.to_bytes() + seq.to_bytes(8, "big") + entry_id
 
 
 def _place(number: int, seq: int) -> bytes:
