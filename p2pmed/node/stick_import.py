@@ -110,6 +110,7 @@ class _Importer:
         self._frames: list[LaneFrame] = []
         self._count = self._size = 0
         self._ledger = b""
+        self._next_height = 0
         self._blocks: list[StoredBlock] = []
         self._blocks_size = 0
 
@@ -133,8 +134,7 @@ class _Importer:
             self._report({"what": "bytes read", "done": reader.offset, "of": size})
         await self._flush_entries()
         await self._flush_blocks()
-        if self._blocks:
-            self._wait_for(self._ledger.hex(), "blocks that no certificate proves", 1)
+        self._wait_for_proof()
         reader.finish()
         return reader
 
@@ -237,10 +237,13 @@ class _Importer:
             self._refuse({"ledger": None, "reason": f"a founding: {error}"})
 
     async def _add_block(self, frame: BlockFrame) -> None:
-        if frame.ledger != self._ledger or self._is_full():
+        follows = frame.ledger == self._ledger and frame.height == self._next_height
+        if not follows or self._is_full():
             await self._flush_blocks()
-        if frame.ledger != self._ledger:
+        if not follows:
+            self._wait_for_proof()
             self._ledger, self._blocks, self._blocks_size = frame.ledger, [], 0
+        self._next_height = frame.height + 1
         self.seen.blocks += 1
         if frame.ledger in self.seen.stopped:
             return
@@ -255,6 +258,12 @@ class _Importer:
             return
         self._blocks.append(StoredBlock(block=block, certificate=certificate))
         self._blocks_size += len(frame.block) + len(raw)
+
+    def _wait_for_proof(self) -> None:
+        """Blocks that are left over: the certificate that proves them did not follow."""
+        if self._blocks:
+            what = "the certificate of its last blocks"
+            self._wait_for(self._ledger.hex(), what, len(self._blocks))
 
     def _is_full(self) -> bool:
         many = len(self._blocks) >= BATCH_ENTRIES_MAX or self._blocks_size >= STORED_BYTES_MAX
