@@ -53,7 +53,11 @@ PASSES_MAX: Final = 8
 TOLD_MAX: Final = 100
 """Refusals and gaps named one by one; beyond it they are counted."""
 UNPROVEN_MAX: Final = 1_024
+UNPROVEN_BYTES_MAX: Final = 16 * 1024 * 1024
 """Blocks waiting for the one whose certificate proves them."""
+RUNS_ASIDE_MAX: Final = 16
+RUN_ASIDE_MAX: Final = 8
+"""Runs, and blocks in one, kept from one place of a file to another."""
 
 
 @dataclass(slots=True)
@@ -111,6 +115,8 @@ class _Importer:
         self._count = self._size = 0
         self._ledger = b""
         self._next_height = 0
+        self._aside: dict[tuple[bytes, int], list[StoredBlock]] = {}
+        """Runs without a certificate, by the ledger and height that may prove them."""
         self._blocks: list[StoredBlock] = []
         self._blocks_size = 0
 
@@ -134,7 +140,7 @@ class _Importer:
             self._report({"what": "bytes read", "done": reader.offset, "of": size})
         await self._flush_entries()
         await self._flush_blocks()
-        self._wait_for_proof()
+        self._set_aside()
         reader.finish()
         return reader
 
@@ -241,8 +247,10 @@ class _Importer:
         if not follows or self._is_full():
             await self._flush_blocks()
         if not follows:
-            self._wait_for_proof()
-            self._ledger, self._blocks, self._blocks_size = frame.ledger, [], 0
+            self._set_aside()
+            self._ledger = frame.ledger
+            self._blocks = self._aside.pop((frame.ledger, frame.height), [])
+            self._blocks_size = 0
         self._next_height = frame.height + 1
         self.seen.blocks += 1
         if frame.ledger in self.seen.stopped:
@@ -259,15 +267,18 @@ class _Importer:
         self._blocks.append(StoredBlock(block=block, certificate=certificate))
         self._blocks_size += len(frame.block) + len(raw)
 
-    def _wait_for_proof(self) -> None:
-        """Blocks that are left over: the certificate that proves them did not follow."""
-        if self._blocks:
-            what = "the certificate of its last blocks"
-            self._wait_for(self._ledger.hex(), what, len(self._blocks))
+    def _set_aside(self) -> None:
+        """Blocks that are left over, because the one that proves them did not follow."""
+        known = self._node.replica.chains.height(self._ledger)
+        left = [stored for stored in self._blocks if stored.block.header.height > known]
+        self._blocks = []
+        if left:
+            self._wait_for(self._ledger.hex(), "the certificate of its last blocks", len(left))
+            if len(self._aside) < RUNS_ASIDE_MAX and len(left) <= RUN_ASIDE_MAX:
+                self._aside[self._ledger, self._next_height] = left
 
     def _is_full(self) -> bool:
-        many = len(self._blocks) >= BATCH_ENTRIES_MAX or self._blocks_size >= STORED_BYTES_MAX
-        return many and any(stored.certificate for stored in self._blocks)
+        return len(self._blocks) >= BATCH_ENTRIES_MAX or self._blocks_size >= STORED_BYTES_MAX
 
     def _stop(self, ledger: bytes, height: int, reason: str) -> None:
         self._refuse({"ledger": ledger.hex(), "height": height, "reason": reason})
@@ -279,7 +290,7 @@ class _Importer:
         """Hand over the blocks up to the last one with a certificate; keep the rest."""
         proven = [i for i, stored in enumerate(self._blocks, 1) if stored.certificate]
         if not proven:
-            if len(self._blocks) > UNPROVEN_MAX:
+            if len(self._blocks) > UNPROVEN_MAX or self._blocks_size > UNPROVEN_BYTES_MAX:
                 height = self._blocks[0].block.header.height
                 self._stop(self._ledger, height, "blocks without a certificate")
             return
