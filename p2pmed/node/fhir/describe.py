@@ -40,7 +40,7 @@ def describe_resource(raw: bytes) -> str:
         return ""
     if not isinstance(resource, dict):
         return ""
-    if resource.get("resourceType") in NAMED:
+    if _plain(resource.get("resourceType")) in NAMED:
         named = resource.get("name")
         return _short(_plain(named) or next(filter(None, map(_name, _list(named))), ""))
     found = next(filter(None, (_text(resource.get(name)) for name in CONCEPTS)), "")

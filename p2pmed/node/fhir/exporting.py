@@ -72,6 +72,10 @@ class Exporter:
         self._folder = folder
         self._report = report
         self._names: set[str] = set()
+        self._loose: dict[bytes, list[bytes]] = {}
+        """By patient: records in no document of the same patient."""
+        self._lent: set[bytes] = set()
+        """Records in a document that is kept with another patient, or in the directory."""
         self._started = time.monotonic()
         self._reported = 0.0
         self._opened = 0
@@ -93,6 +97,9 @@ class Exporter:
         for done, subject in enumerate(subjects):
             await self._export(subject)
             self._tell(done, len(subjects))
+        # Only now is it known what is in no document, also not in one of several patients.
+        for subject, records in self._loose.items():
+            await self._collect(subject, [record for record in records if record not in self._lent])
         self._tell(len(subjects), len(subjects), last=True)
 
     def _tell(self, done: int, of: int, *, last: bool = False) -> None:
@@ -120,14 +127,24 @@ class Exporter:
         placed: set[bytes] = set()
         for record, file in life.files:
             placed |= await self._rebuild(life, record, file)
-        rest = [
-            resource
+        self._lent |= placed - life.resources.keys()
+        self._loose[subject] = [
+            record
             for record, resource in life.resources.items()
             if record not in placed | life.changed and resource != DIRECTORY.raw
         ]
-        if rest:
-            await self._write(f"{subject.hex()}.json", _collection(rest), packed=False)
-            self.resources += len(rest)
+
+    async def _collect(self, subject: bytes, records: list[bytes]) -> None:
+        """Write a patient's records that are in no document."""
+        found = []
+        for record in records:
+            await self._give_way()
+            resource = self._open(record)
+            if resource is not None:
+                found.append(resource)
+        if found:
+            await self._write(f"{subject.hex()}.json", _collection(found), packed=False)
+            self.resources += len(found)
 
     async def _read(self, subject: bytes) -> _Life | None:
         """Open everything about one patient; ``None`` if this device holds no key."""
@@ -190,9 +207,9 @@ class Exporter:
 
     def _resource(self, life: _Life, record: bytes) -> bytes | None:
         """A resource by its transaction, this patient's or another's."""
-        found = life.resources.get(record)
-        if found is not None:
-            return found
+        return life.resources.get(record) or self._open(record)
+
+    def _open(self, record: bytes) -> bytes | None:
         entry = self._node.find(record)
         opened = self._node.patients.open(entry) if entry else None
         return opened[1] if opened else None
