@@ -177,19 +177,40 @@ class Logs:
         lane = self._lanes.get(key)
         if lane is None or seq < start:
             return None
+        found, lacks = self._walk(lane, start, seq, entry_id)
+        if lacks is None:
+            return found
+        if (lane.frozen or lacks[0] < lane.durable_next) and len(self.wanted) < BRANCHES_WANTED_MAX:
+            self.wanted[key, lacks[0], lacks[1]] = None
+        return None
+
+    def upper_branch(self, key: LaneKey, start: int, seq: int, entry_id: bytes) -> list[Entry]:
+        """As ``branch``, but as much of its upper end as is here."""
+        lane = self._lanes.get(key)
+        return [] if lane is None else self._walk(lane, start, seq, entry_id)[0]
+
+    def stands(self, key: LaneKey, seq: int, entry_id: bytes) -> bool:
+        """Whether the entry with this id is here at ``seq``, in whatever branch."""
+        lane = self._lanes.get(key)
+        if lane is not None and self._is_main(lane, seq, entry_id):
+            return True
+        return self._disk.get(Space.FORK, _fork_key(key, seq, entry_id)) is not None
+
+    def _walk(
+        self, lane: Lane, start: int, seq: int, entry_id: bytes
+    ) -> tuple[list[Entry], tuple[int, bytes] | None]:
+        """Entries from the one named down to ``start``, oldest first, and the first that lacks."""
         other: list[Entry] = []
         while seq >= start and not self._is_main(lane, seq, entry_id):
-            raw = self._disk.get(Space.FORK, _fork_key(key, seq, entry_id))
+            raw = self._disk.get(Space.FORK, _fork_key(lane.key, seq, entry_id))
             if raw is None:
-                if lane.frozen or seq < lane.durable_next:
-                    self._want(key, seq, entry_id)
-                return None
+                return other[::-1], (seq, entry_id)
             other.append(open_entry(raw, network=self._network))
             seq, entry_id = seq - 1, other[-1].envelope.prev
-        return [*self.entries(key, start, seq + 1), *reversed(other)]
+        return [*self.entries(lane.key, start, seq + 1), *reversed(other)], None
 
     def _is_main(self, lane: Lane, seq: int, entry_id: bytes) -> bool:
-        return seq < lane.durable_next and self._decoded(lane, seq).id == entry_id
+        return 0 <= seq < lane.durable_next and self._decoded(lane, seq).id == entry_id
 
     def _want(self, key: LaneKey, seq: int, entry_id: bytes) -> None:
         if len(self.wanted) < BRANCHES_WANTED_MAX:

@@ -1,6 +1,6 @@
 """Everything that travels between nodes: one union, told apart by integer tags.
 
-Tags: 1 to 19 gossip, 20 to 29 chains, 30 to 39 founding, 40 consensus.
+Tags: 1 to 19 gossip, 20 to 29 chains, 30 to 39 founding, 40 consensus, 41 and 42 branches.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from p2pmed.gossip.messages import GossipMessage
+from p2pmed.node.branches import BranchAsk, BranchEntries
 from p2pmed.sync.chains import ChainMessage
 from p2pmed.sync.founding import FormationMessage
 from p2pmed.wire import codec
@@ -23,7 +24,9 @@ class ConsensusFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=T
     message: bytes
 
 
-NodeMessage: TypeAlias = GossipMessage | ChainMessage | FormationMessage | ConsensusFrame
+NodeMessage: TypeAlias = (
+    GossipMessage | ChainMessage | FormationMessage | ConsensusFrame | BranchAsk | BranchEntries
+)
 
 
 def decode_message(raw: bytes) -> NodeMessage:

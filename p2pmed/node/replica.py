@@ -36,6 +36,7 @@ from p2pmed.errors import (
 )
 from p2pmed.gossip import events as gossip
 from p2pmed.gossip.engine import GossipEngine
+from p2pmed.gossip.messages import Push
 from p2pmed.identity.credentials import check_chain
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import Manifest
@@ -53,6 +54,7 @@ from p2pmed.medical.machine import MedicalMachine
 from p2pmed.medical.membership import CredentialOpener, LogOpen, Revocation, member
 from p2pmed.medical.registry import Registry
 from p2pmed.node import events
+from p2pmed.node.branches import BranchAsk, BranchEntries, Branches
 from p2pmed.node.county import AnchorWatch, VillageBlocks, is_county
 from p2pmed.node.empty import EmptyState
 from p2pmed.node.events import Draft, NodeEffect, NodeEvent
@@ -129,6 +131,7 @@ class Replica:
             open_chain=self._open_chain,
             verify=verify,
         )
+        self.branches = Branches(self.logs, identity.network, verify)
         self.villages = VillageBlocks(world.disk, self.logs, self.chains)
         self.county_machine = CountyMachine(self.machine, registry, self.villages)
         self.clock = HybridClock(self._last_hlc())
@@ -272,6 +275,7 @@ class Replica:
             self.gossip.deadline,
             self.chains.deadline,
             self.formation.deadline,
+            self.branches.deadline,
             self.home.deadline if self.home else None,
             self._sight_at,
             self._anchor_at,
@@ -303,6 +307,7 @@ class Replica:
         if turn.work and self.home is not None:
             turn.work = False
             self.home.work(turn)
+        self._seek_branches(turn)
         if turn.staged:
             self._tokens += 1
             self._after[self._tokens] = turn.after
@@ -329,6 +334,7 @@ class Replica:
     def _on_link_down(self, turn: Turn, peer: bytes) -> None:
         if self.links.pop(peer, None) is None:
             return
+        self.branches.gone(peer)
         self._gossip(turn, gossip.PeerDown(peer))
         self._chain_effects(turn, self.chains.step(chain_events.PeerGone(peer), turn.now))
         self._look(turn)
@@ -359,6 +365,12 @@ class Replica:
             | formation.GenesisWithdraw,
         ):
             self._form(turn, formation.FromFounder(peer, message))
+        elif isinstance(message, BranchAsk):
+            answer = self.branches.answer(peer, message, turn.now)
+            if answer is not None:
+                turn.send(peer, answer, control=False)
+        elif isinstance(message, BranchEntries):
+            self._keep_branch(turn, self.branches.take(peer, message))
         else:
             self._gossip(turn, gossip.Received(peer, message))
 
@@ -412,8 +424,7 @@ class Replica:
         fault = fault or admitted.fault
         error = DecodeError(fault) if fault else None
         for fork in admitted.forks:
-            turn.notify(events.Alarm("fork", (fork.id, fork.author)))
-            turn.staged = True
+            self._on_fork(turn, fork)
         if admitted.entries:
             self._observe(turn, admitted.entries)
             self._when_stored(turn, admitted.entries, source, request, error)
@@ -422,6 +433,40 @@ class Replica:
             turn.when_durable(lambda later: later.effects.append(reply))
         if admitted.fault and source is not None:
             self._gossip(turn, gossip.Bad(source, admitted.fault))
+
+    def _on_fork(self, turn: Turn, fork: Entry) -> None:
+        """A log was just frozen: alarm, and show everybody, or they go on ordering branches."""
+        turn.staged = True
+        turn.notify(events.Alarm("fork", (fork.id, fork.author)))
+        lane = self.logs.lane(fork.lane)
+        mine = self.logs.entry(fork.lane, min(fork.seq, lane.next_seq - 1)) if lane else None
+        both = tuple(entry.raw for entry in (mine, fork) if entry is not None)
+
+        def then(later: Turn) -> None:
+            for peer in self.links:
+                later.send(peer, Push(both), control=False)
+
+        turn.when_durable(then)
+
+    def _keep_branch(self, turn: Turn, entries: list[Entry]) -> None:
+        """Keep what a block orders beside the log that reads another branch."""
+        for entry in entries:
+            lane = self.logs.lane(entry.lane)
+            if lane is None or lane.frozen:
+                self.logs.keep_branch(entry)
+            else:
+                self.logs.freeze(entry)
+                self._on_fork(turn, entry)
+        if entries:
+            turn.staged = turn.work = True
+            turn.when_durable(self._advance_watches)
+
+    def _seek_branches(self, turn: Turn) -> None:
+        """Ask for what a block orders of a forked log; validators first, they voted for it."""
+        peers = sorted(self.links, key=lambda peer: peer not in self._seats)
+        asked = self.branches.turn(peers, turn.now)
+        if asked is not None:
+            turn.send(asked[0], asked[1], control=False)
 
     def _observe(self, turn: Turn, entries: list[Entry]) -> None:
         wall = self._world.clock.wall_ms()
