@@ -173,9 +173,9 @@ async def test_any_order(
         ]
         others = [f for f in frames if not isinstance(f, LaneFrame)]
         if order == "parts reversed":
-            # As many passes as entries would be needed; three logs' thirds need three.
-            thirds = [single[i : i + 4] for i in range(0, len(single), 4)]
-            return [*reversed(others), *(f for part in reversed(thirds) for f in part)]
+            everything = [*others, *single]
+            parts = [everything[i : i + 5] for i in range(0, len(everything), 5)]
+            return [frame for part in reversed(parts) for frame in part]
         if order == "blocks first":
             return [*others, *single]
         return [*single[5:], *others, *single[:5]]
