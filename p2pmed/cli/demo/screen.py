@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from p2pmed.cli.demo.stage import Actor
+from p2pmed.medical.rejections import MEANINGS, Rejection
 
 __all__ = ["Screen"]
 
@@ -85,14 +86,23 @@ class Screen:
         self._console.print(table)
         for found in report["contradictions"]:
             self._console.print(
-                f"  contradiction: {found['reason']}: {found['first'][:12]} and "
-                f"{found['second'][:12]} cannot both be right; people decide"
+                f"  contradiction: {_meaning(found['reason'])}: {found['first'][:12]} and "
+                f"{found['second'][:12]} cannot both be right; people decide",
+                soft_wrap=True,
             )
         times = Table(title="how long it took", title_justify="left", show_header=False, box=None)
         for name, seconds in steps:
             times.add_row(name, f"{seconds:.1f} s")
         self._console.print(times)
         self._console.print("to look further:\n  " + report["look_further"], soft_wrap=True)
+
+
+def _meaning(reason: str) -> str:
+    """A rejection in words."""
+    try:
+        return MEANINGS[Rejection(reason)].rstrip(".").lower()
+    except (KeyError, ValueError):
+        return reason
 
 
 def _nothing(count: int) -> str:
