@@ -153,7 +153,10 @@ def test_two_patients_of_one_id_are_refused() -> None:
 def test_a_file_record_says_name_packing_and_skeleton() -> None:
     """There and back, and rubbish in it is refused."""
     file = FileName(name="north/p.json.gz", packed=True, skeleton=b"s" * 32)
-    assert read_file_record(file_record(file).raw) == file
+    record = file_record(file)
+    frozen = b'{"p2pmed":1,"name":"north/p.json.gz","packed":true,"skeleton":"' + b"73" * 32 + b'"}'
+    assert (record.raw, record.type) == (frozen, "p2pmed/file")
+    assert read_file_record(frozen) == file
     for raw in (
         b"{}",
         b'{"p2pmed":2,"name":"x","packed":false,"skeleton":"' + b"00" * 32 + b'"}',
