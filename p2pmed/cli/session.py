@@ -131,10 +131,10 @@ async def _ask(
 ) -> dict[str, Any]:
     from p2pmed.node.node import open_node
     from p2pmed.node.operations import Arguments, operations
-    from p2pmed.web.control import SOCKET, ask
+    from p2pmed.web.control import ask, is_served
 
     home = home_of(parsed)
-    if (home / SOCKET).is_socket():
+    if await is_served(home):
         return await ask(home, operation, values, report)
     async with open_node(home, passphrase=passphrase_of(parsed), network=False) as node:
         return await operations()[operation](node, Arguments(values), report)

@@ -27,7 +27,7 @@ from p2pmed.errors import ConfigError, LocalProtocolError, P2pmedError
 from p2pmed.node.node import Node
 from p2pmed.node.operations import Arguments, operations
 
-__all__ = ["SOCKET", "ask", "serve_control"]
+__all__ = ["SOCKET", "ask", "is_served", "serve_control"]
 
 SOCKET: Final = "control"
 """Name of the socket in the home."""
@@ -127,6 +127,20 @@ async def _run(
         log.exception("an operation failed")
         text = f"the node failed to answer ({type(error).__name__})"
         return {"error": text, "hint": "see the node's log", "type": "InvariantError"}
+
+
+async def is_served(home: Path) -> bool:
+    """Whether a process listens; a node that was killed leaves its socket and no listener."""
+    try:
+        _, writer = await asyncio.open_unix_connection(socket_path(home))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:
+        return True  # somebody is there and too busy; asking will say more
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 async def ask(
