@@ -33,6 +33,7 @@ FAMILIES: Final = (
     "patient",
     "drugs",
     "claims",
+    "bench",
 )
 """Modules of this package, in the order of the help text."""
 
