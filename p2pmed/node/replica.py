@@ -36,7 +36,7 @@ from p2pmed.errors import (
 )
 from p2pmed.gossip import events as gossip
 from p2pmed.gossip.engine import GossipEngine
-from p2pmed.gossip.messages import Push
+from p2pmed.gossip.messages import HEADS_MAX, Push
 from p2pmed.identity.credentials import check_chain
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import Manifest
@@ -130,6 +130,7 @@ class Replica:
             network=identity.network,
             open_chain=self._open_chain,
             verify=verify,
+            me=self.me,
         )
         self.branches = Branches(self.logs, identity.network, verify)
         self.villages = VillageBlocks(world.disk, self.logs, self.chains)
@@ -152,6 +153,8 @@ class Replica:
         self.watches: dict[bytes, AnchorWatch] = {}
         self.links: dict[bytes, tuple[bytes, ...]] = {}
         self._seats: dict[bytes, int] = {}
+        self._told = 0
+        """Place in the carried ledgers from which the next ping tells."""
         self._revoked = {
             key[len(_REVOKED) :]
             for key, _ in world.disk.scan(
@@ -378,7 +381,21 @@ class Replica:
 
     def _status(self) -> None:
         wall = self._world.clock.wall_ms()
-        self.gossip.set_status(self.clock.last, wall, self.chains.heads())
+        self.gossip.set_status(self.clock.last, wall, self._heads())
+
+    def _heads(self) -> list[tuple[bytes, int]]:
+        """Ledgers for the next ping: the own one first, counties, and the others in turn.
+
+        A ping tells few; a member that founds many ledgers must not crowd out the village's.
+        """
+        heads = dict(self.chains.heads())
+        home = () if self.home is None else (self.home.ledger,)
+        first = list(dict.fromkeys((*home, *sorted(self.watches)[: HEADS_MAX // 2])))
+        others = [ledger for ledger in heads if ledger not in first]
+        if others:
+            self._told = (self._told + HEADS_MAX - len(first)) % len(others)
+        turned = others[self._told :] + others[: self._told]
+        return [(ledger, heads[ledger]) for ledger in (*first, *turned)]
 
     def _gossip(self, turn: Turn, event: gossip.GossipEvent) -> None:
         for effect in self.gossip.step(event, turn.now):

@@ -11,14 +11,20 @@ States of one ledger here: unknown -> founding checked -> verified up to a heigh
 The *home* ledger's blocks are handed out as ``Verified`` and stored by whoever applies them;
 those of other ledgers are stored here, as bytes, and handed out as well.
 
-Failure table: a lying height costs one ask; a bad block or certificate drops the peer; a
-second, certified block at a stored height is a fork: nothing is overwritten, ``Forked`` says so.
+A block may be proven by a descendant only. Where an answer ends before that descendant, its
+blocks are kept loose in memory, and the same peer is asked for more; they count for nothing
+until the proof has come.
+
+Failure table: a lying height costs one ask; a bad block or certificate drops the peer; an answer
+that nobody asked for is checked as any, and makes nobody ask; founders of many ledgers, and
+ledgers beyond the table, are not carried, which is nobody's fault; a second, certified block at a
+stored height is a fork: nothing is overwritten, ``Forked`` says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -50,11 +56,20 @@ __all__ = [
 
 LEDGERS_MAX: Final = 256
 """Ledgers one node keeps: a county's villages."""
+LEDGERS_PER_FOUNDER_MAX: Final = 8
+"""Ledgers kept that one device founded: successors, not a flood of ledgers of one."""
 BLOCKS_PER_ANSWER_MAX: Final = 64
 ANSWER_BYTES_MAX: Final = 32 * 1024
 """Blocks are added to an answer while it is smaller than this; a frame holds the last one."""
 ASK_MS: Final = 3_000
 """After which a silent peer is passed over."""
+ASK_MS_MAX: Final = 60_000
+"""Twice as long as its last answer took, a peer gets; the longest takes this at 30 kbit/s."""
+APPLY_MS: Final = 30_000
+"""For how long blocks of the home ledger, handed out, are not asked for again."""
+LOOSE_BLOCKS_MAX: Final = 256
+LOOSE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Blocks of one ledger that wait for a descendant with a certificate."""
 
 assert ANSWER_BYTES_MAX + STORED_BYTES_MAX < FRAME_BYTES_MAX
 
@@ -149,6 +164,13 @@ class Faulty:
 ChainEffect: TypeAlias = SendChain | Founded | Verified | Forked | Faulty
 
 
+class _NoRoom(CredentialError):
+    """A founding that may well hold, and is not carried here."""
+
+
+_LONG_AGO: Final = Instant(-(2**62))
+
+
 @dataclass(slots=True)
 class _Known:
     founding: Founding
@@ -158,6 +180,16 @@ class _Known:
     claims: dict[bytes, int]
     asked: bytes | None = None
     asked_until: Instant | None = None
+    handed: int = 0
+    """Height up to which the home ledger was handed its blocks, which may wait for bodies."""
+    handed_at: Instant = _LONG_AGO
+    loose: list[bytes] = field(default_factory=list)
+    """Blocks next above the height that only a later one can prove."""
+    loose_from: bytes = b""
+
+    def rest(self) -> None:
+        """Nobody is asked."""
+        self.asked = self.asked_until = None
 
 
 class Chains:
@@ -170,14 +202,21 @@ class Chains:
         network: bytes,
         open_chain: Callable[[Sequence[bytes]], bytes],
         verify: Verify = cose.verify,
+        me: bytes = b"",
     ) -> None:
         self._disk = disk
+        self._me = me
         self._network = network
         self._open_chain = open_chain
         self._verify = verify
         self._known: dict[bytes, _Known] = {}
         self._unknown: dict[bytes, tuple[bytes, Instant]] = {}
         """Ledgers heard of and asked for: whom, and until when."""
+        self._refused: dict[bytes, None] = {}
+        """Ledgers for which there was no room: not asked for again."""
+        self._asked_at: dict[bytes, Instant] = {}
+        self._patience: dict[bytes, int] = {}
+        """By peer: when it was asked last, and how long its answers have been seen to take."""
         self.home: bytes | None = None
         for key, raw in disk.scan(Space.LEDGER, b"", b"\xff" * 33, limit=LEDGERS_MAX):
             self._add(codec.decode(raw, Founding), key)
@@ -222,54 +261,70 @@ class Chains:
         ledger = ledger_id(founding.genesis)
         if ledger in self._known:
             return False
+        if founding.genesis.epoch().index_of(self._me) is None:
+            self._make_room(founding)
         check_founding(founding, network=self._network, open_chain=self._open_chain)
-        if len(self._known) >= LEDGERS_MAX:
-            raise CredentialError(f"more than {LEDGERS_MAX} ledgers")
         self._disk.stage(Space.LEDGER, ledger, codec.encode(founding))
         self._add(founding, ledger)
         self._unknown.pop(ledger, None)
         return True
+
+    def _make_room(self, founding: Founding) -> None:
+        """Raises ``CredentialError`` if this ledger is one too many to be carried."""
+        if len(self._known) >= LEDGERS_MAX:
+            raise _NoRoom(f"more than {LEDGERS_MAX} ledgers")
+        for validator in founding.genesis.validators:
+            known = sum(k.epoch.index_of(validator.node) is not None for k in self._known.values())
+            if known >= LEDGERS_PER_FOUNDER_MAX:
+                raise _NoRoom(f"a founder of more than {LEDGERS_PER_FOUNDER_MAX} ledgers")
 
     def advance(self, header: Header) -> None:
         """The home ledger's next block was decided and staged by its own chain."""
         known = self._known[header.ledger]
         if header.height > known.height:  # else it was carried before it was executed here
             known.height, known.digest = header.height, header_digest(header)
+            known.loose = []
 
     def take(self, ledger: bytes, raws: Sequence[bytes]) -> Verified | Forked | None:
         """Check stored blocks from a peer or a file, and keep those that are new.
 
         Raises ``DecodeError`` or ``CredentialError`` at the first that does not hold.
-        ``None``: nothing new, or nothing that connects.
+        ``None``: nothing new, or nothing that connects, or nothing that is proven yet.
         """
         known = self._known.get(ledger)
-        if known is None:
-            return None
+        return None if known is None else self._take(ledger, known, raws)[0]
+
+    def _take(
+        self, ledger: bytes, known: _Known, raws: Sequence[bytes]
+    ) -> tuple[Verified | Forked | None, list[bytes]]:
+        """What ``take`` gives, and blocks that connect and that nothing proves yet."""
         height, digest = known.height, known.digest
         taken: list[StoredBlock] = []
+        loose: list[bytes] = []
         proven = 0
         for raw in raws:
             stored = codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX)
             header = stored.block.header
             if header.height <= height:
                 if fork := self._fork(ledger, stored, known):
-                    return fork
+                    return fork, []
                 continue
             if header.height != height + 1:
                 break
             if not taken and (fork := self._other_parent(ledger, stored, known)):
-                return fork
+                return fork, []
             self._check(stored, known.epoch, digest)
             taken.append(stored)
+            loose.append(raw)
             height, digest = header.height, header_digest(header)
             if stored.certificate is not None:
                 proven = len(taken)
+        if not proven:
+            return None, loose
         taken = taken[:proven]
-        if not taken:
-            return None
         if ledger != self.home:
             self._keep(ledger, taken)
-        return Verified(ledger, tuple(taken))
+        return Verified(ledger, tuple(taken)), []
 
     def _keep(self, ledger: bytes, blocks: Sequence[StoredBlock]) -> None:
         for stored in blocks:
@@ -344,7 +399,9 @@ class Chains:
             if known is not None:
                 known.claims[event.peer] = height
                 effects += self._ask(ledger, known, now)
-            elif ledger not in self._unknown and len(self._unknown) < LEDGERS_MAX:
+            elif ledger in self._unknown or ledger in self._refused:
+                continue
+            elif len(self._unknown) < LEDGERS_MAX:
                 self._unknown[ledger] = (event.peer, Instant(now + ASK_MS))
                 effects.append(SendChain(event.peer, ChainAsk(ledger=ledger, height=0)))
         return effects
@@ -353,11 +410,19 @@ class Chains:
         """Ask one peer that claims more, unless one is being asked."""
         if known.asked is not None:
             return []
+        if known.height < known.handed and now < known.handed_at + APPLY_MS:
+            return []
         ahead = [peer for peer, height in known.claims.items() if height > known.height]
         if not ahead:
             return []
-        known.asked, known.asked_until = ahead[0], Instant(now + ASK_MS)
-        return [SendChain(ahead[0], ChainAsk(ledger=ledger, height=known.height))]
+        if known.loose_from in ahead:
+            peer = known.loose_from
+        else:
+            peer, known.loose = ahead[0], []
+        known.asked, self._asked_at[peer] = peer, now
+        known.asked_until = Instant(now + self._patience.get(peer, ASK_MS))
+        height = known.height + len(known.loose)
+        return [SendChain(peer, ChainAsk(ledger=ledger, height=height))]
 
     def _answer(self, peer: bytes, ask: ChainAsk) -> list[ChainEffect]:
         known = self._known.get(ask.ledger)
@@ -377,7 +442,9 @@ class Chains:
             if stored.certificate is not None:
                 proven = len(blocks)
         founding = codec.encode(known.founding) if ask.height == 0 else b""
-        answer = ChainBlocks(ledger=ask.ledger, founding=founding, blocks=tuple(blocks[:proven]))
+        if proven:
+            del blocks[proven:]  # else a descendant further up proves them: let them be loose
+        answer = ChainBlocks(ledger=ask.ledger, founding=founding, blocks=tuple(blocks))
         return [SendChain(peer, answer)]
 
     def _on_blocks(self, peer: bytes, answer: ChainBlocks, now: Instant) -> list[ChainEffect]:
@@ -391,18 +458,40 @@ class Chains:
                     raise DecodeError("the founding of another ledger")
                 self.found(founding)
                 effects.append(Founded(founding))
-            taken = self.take(answer.ledger, answer.blocks)
+            known = self._known[answer.ledger]
+            loose = known.loose if known.loose_from == peer else []
+            before = len(loose)
+            known.loose = []
+            taken, loose = self._take(answer.ledger, known, [*loose, *answer.blocks])
+        except _NoRoom:
+            del self._unknown[answer.ledger]
+            if len(self._refused) < LEDGERS_MAX:
+                self._refused[answer.ledger] = None
+            return []
         except (DecodeError, CredentialError) as error:
-            return [Faulty(peer, str(error))]
-        known = self._known[answer.ledger]
-        if not isinstance(taken, Verified):
-            known.claims.pop(peer, None)
+            return [*effects, Faulty(peer, str(error))]
+        if peer in self._asked_at:  # late or not: a slow line is no silence
+            took = now - self._asked_at[peer]
+            self._patience[peer] = max(ASK_MS, min(2 * took, ASK_MS_MAX))
         if taken is not None:
             effects.append(taken)
-        known.asked = known.asked_until = None
-        if answer.ledger == self.home and taken is not None:
+        was_asked = known.asked == peer
+        if was_asked:
+            known.rest()
+        if len(loose) > before:
+            self._keep_loose(known, peer, loose)
+        if not isinstance(taken, Verified) and not known.loose:
+            known.claims.pop(peer, None)
+        if answer.ledger == self.home and isinstance(taken, Verified):
+            known.handed, known.handed_at = taken.blocks[-1].block.header.height, now
             return effects  # asked on by ``settle``, when they have been applied
-        return effects + self._ask(answer.ledger, known, now)
+        return effects + self._ask(answer.ledger, known, now) if was_asked or taken else effects
+
+    def _keep_loose(self, known: _Known, peer: bytes, loose: list[bytes]) -> None:
+        """Keep what only the next answer of ``peer`` can prove, if that may be asked for."""
+        fits = len(loose) <= LOOSE_BLOCKS_MAX and sum(map(len, loose)) <= LOOSE_BYTES_MAX
+        if fits and known.asked is None:
+            known.loose, known.loose_from = loose, peer
 
     def settle(self, ledger: bytes, now: Instant) -> list[ChainEffect]:
         """The home ledger has applied what it was given: ask on if somebody claims more."""
@@ -411,10 +500,12 @@ class Chains:
 
     def _on_gone(self, peer: bytes, now: Instant) -> list[ChainEffect]:
         effects: list[ChainEffect] = []
+        self._asked_at.pop(peer, None)
+        self._patience.pop(peer, None)
         for ledger, known in self._known.items():
             known.claims.pop(peer, None)
             if known.asked == peer:
-                known.asked = known.asked_until = None
+                known.rest()
                 effects += self._ask(ledger, known, now)
         for ledger in [name for name, (asked, _) in self._unknown.items() if asked == peer]:
             del self._unknown[ledger]
@@ -426,7 +517,7 @@ class Chains:
             if known.asked_until is not None and known.asked_until <= now:
                 if known.asked is not None:
                     known.claims.pop(known.asked, None)
-                known.asked = known.asked_until = None
+                known.rest()
                 effects += self._ask(ledger, known, now)
         for ledger in [name for name, (_, until) in self._unknown.items() if until <= now]:
             del self._unknown[ledger]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from p2pmed.gossip.messages import Push
+from p2pmed.gossip.messages import HEADS_MAX, Push
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical.discrepancies import DiscrepancyReport
 from p2pmed.medical.membership import LogOpen
@@ -189,3 +189,17 @@ def test_a_branch_is_told_to_whoever_asks_and_not_too_often() -> None:
     effects = [node.replica.step(events.Frame(peer.key, codec.encode(ask)), now) for _ in range(3)]
     sent = [e for made in effects for e in made if isinstance(e, events.SendFrame)]
     assert [e.message for e in sent] == [codec.encode(BranchEntries((first,)))]
+
+
+def test_a_flood_of_ledgers_does_not_hide_the_village_s_own() -> None:
+    """A ping tells few heads: the own ledger's is always among them, the others take turns."""
+    _, nodes = village("bft")
+    replica = nodes[0].replica
+    assert replica is not None
+    assert nodes[0].home is not None
+    home = nodes[0].home.ledger
+    many = tuple((bytes([n]) + bytes(31), n) for n in range(100))
+    replica.chains.heads = lambda: (*many, (home, 7))  # type: ignore[method-assign]
+    told = [replica._heads()[:HEADS_MAX] for _ in range(8)]
+    assert all(heads[0] == (home, 7) for heads in told)
+    assert len({ledger for heads in told for ledger, _ in heads}) == 101
