@@ -163,7 +163,7 @@ def test_no_room(lived_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_home_that_is_not_ready(tmp_path: Path) -> None:
     """A folder without keys, or one that never ran, is refused in one sentence."""
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="no p2pmed.toml") as caught:
+    with pytest.raises(ConfigError, match=r"no p2pmed\.toml") as caught:
         back_up_stopped(tmp_path / "empty", tmp_path / "out")
     assert "enrolled" in caught.value.hint
 
