@@ -30,6 +30,7 @@ from p2pmed.errors import (
 if TYPE_CHECKING:
     from p2pmed.ledger.state import View
     from p2pmed.node.config import Config
+    from p2pmed.node.events import Draft
     from p2pmed.node.node import Happening, Node, open_node
     from p2pmed.node.receipts import FinalPlace, Receipt
     from p2pmed.node.setup import answer_request, create_network, enrol, init_home
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigError",
     "CredentialError",
     "Denied",
+    "Draft",
     "FinalPlace",
     "Happening",
     "InvalidTransaction",
@@ -65,6 +67,7 @@ __all__ = [
 
 _WHERE = {
     "Config": "p2pmed.node.config",
+    "Draft": "p2pmed.node.events",
     "FinalPlace": "p2pmed.node.receipts",
     "Happening": "p2pmed.node.node",
     "MeshPolicy": "p2pmed.sync.founding",
