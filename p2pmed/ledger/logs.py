@@ -23,7 +23,7 @@ from typing import Final
 
 from p2pmed.errors import LocalProtocolError, StorageError
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, LaneKey, open_entry
-from p2pmed.limits import INCARNATIONS_MAX, LANES_MAX
+from p2pmed.limits import BLOCK_BYTES_MAX, INCARNATIONS_MAX, LANES_MAX
 from p2pmed.wire import codec
 from p2pmed.wire.codec import Bytes32, Count, Wire
 from p2pmed.world import Disk, Space
@@ -37,6 +37,9 @@ _BRANCH: Final = b"branch"
 
 ENTRIES_CACHED_MAX: Final = 8_192
 """Decoded entries kept: two full blocks, so that what was just stored is executed undecoded."""
+
+BYTES_CACHED_MAX: Final = 4 * BLOCK_BYTES_MAX
+"""Signed bytes of these, of which a decoded entry holds three copies: long entries are fewer."""
 
 
 class LaneRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -71,6 +74,9 @@ class Logs:
         self._lanes: dict[LaneKey, Lane] = {}
         self._numbers: dict[int, Lane] = {}
         self._cache: OrderedDict[bytes, Entry] = OrderedDict()
+        self._cached_at: dict[bytes, bytes] = {}
+        """Place to id, of the entries in the cache."""
+        self._cached_bytes = 0
         self._logs_of: dict[bytes, int] = {}
         """How many logs an author has here."""
         self.wanted: dict[tuple[LaneKey, int, bytes], None] = {}
@@ -274,7 +280,7 @@ class Logs:
             self._disk.stage(Space.SUBJECT, entry.envelope.subject + place, b"")
         lane.next_seq += 1
         lane.head = entry.id
-        self._remember(entry)
+        self._remember(entry, place)
         return lane
 
     def freeze(self, entry: Entry) -> None:
@@ -322,14 +328,21 @@ class Logs:
         return raw
 
     def _decoded(self, lane: Lane, seq: int) -> Entry:
-        if seq == lane.next_seq - 1 and lane.head in self._cache:
-            return self._cache[lane.head]
-        return self._remember(open_entry(self._raw(lane, seq), network=self._network))
+        place = _place(lane.number, seq)
+        cached = self._cached_at.get(place)
+        if cached is not None:
+            return self._cache[cached]
+        return self._remember(open_entry(self._raw(lane, seq), network=self._network), place)
 
-    def _remember(self, entry: Entry) -> Entry:
+    def _remember(self, entry: Entry, place: bytes) -> Entry:
+        """Keep ``entry``, which stands at ``place``, decoded; the oldest make room."""
         self._cache[entry.id] = entry
-        if len(self._cache) > ENTRIES_CACHED_MAX:
-            self._cache.popitem(last=False)
+        self._cached_at[place] = entry.id
+        self._cached_bytes += len(entry.raw)
+        while len(self._cache) > ENTRIES_CACHED_MAX or self._cached_bytes > BYTES_CACHED_MAX:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= len(oldest.raw)
+            del self._cached_at[_place(self._lanes[oldest.lane].number, oldest.seq)]
         return entry
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nacl import bindings
 
 from p2pmed.errors import DecodeError, InvalidTransaction
+from p2pmed.ledger import logs as logs_module
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, open_entry, sign_entry
 from p2pmed.limits import ENTRY_BYTES_MAX
@@ -120,3 +121,27 @@ def test_a_log_extended_is_a_log_appended_to() -> None:
         rows.append([disk.scan(space, b"", b"\xff" * 64, limit=9) for space in Space])
         assert [entry.id for entry in logs.entries(first.lane, 0, 9)] == [first.id, second.id]
     assert rows[0] == rows[1]
+
+
+def test_entries_are_remembered_within_bounds_of_number_and_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was just stored is given back undecoded; long entries do not pile up."""
+    monkeypatch.setattr(logs_module, "ENTRIES_CACHED_MAX", 4)
+    monkeypatch.setattr(logs_module, "BYTES_CACHED_MAX", 20_000)
+    logs = Logs(MemoryDisk(), NETWORK)
+    entries = [_sign(_envelope([b"x" * 10]))]
+    for seq in range(1, 12):
+        size = 9_000 if seq > 7 else 10
+        entries.append(_sign(_envelope([b"x" * size], seq=seq, prev=entries[-1].id)))
+    for entry in entries[:8]:
+        logs.append(entry)
+    assert [logs.entry(entry.lane, entry.seq) is entry for entry in entries[:8]] == [
+        *[False] * 4,
+        *[False] * 4,  # reading the old ones back has pushed the new ones out
+    ]
+    for entry in entries[8:]:
+        logs.append(entry)
+    kept = [logs.entry(entry.lane, entry.seq) is entry for entry in reversed(entries[8:])]
+    assert kept == [True, True, False, False]
+    assert [entry.id for entry in logs.entries(entries[0].lane, 0, 12)] == [e.id for e in entries]
