@@ -29,6 +29,7 @@ FAMILIES: Final = (
     "bundle",
     "backup",
     "verify",
+    "doctor",
     "fhir",
     "patient",
     "drugs",

@@ -187,7 +187,9 @@ def size_text(size: int) -> str:
     """Bytes for people."""
     if size < 1024 * 1024:
         return f"{max(1, size // 1024)} KiB"
-    return f"{size / 1024**2:.1f} MiB"
+    if size < 1024**3:
+        return f"{size / 1024**2:.1f} MiB"
+    return f"{size / 1024**3:.1f} GiB"
 
 
 def date_text(created_ms: int) -> str:

@@ -22,7 +22,10 @@ from p2pmed.errors import ConfigError, CredentialError, DecodeError, P2pmedError
 from p2pmed.identity.credentials import check_chain
 from p2pmed.identity.keystore import open_keystore
 from p2pmed.identity.manifest import Manifest, open_manifest
+from p2pmed.ledger.block import decode_body
+from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.transaction import Entry
+from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.medical import kinds as medical_kinds
 from p2pmed.medical.membership import CredentialOpener, LogOpen
 from p2pmed.medical.registry import Kind, Registry
@@ -38,10 +41,10 @@ from p2pmed.node.setup import read_chain
 from p2pmed.storage.files import read_file
 from p2pmed.storage.home import DATABASE, HomeFile, lock_home
 from p2pmed.sync.chains import Chains
-from p2pmed.wire import cbor
+from p2pmed.wire import cbor, codec
 from p2pmed.world import Space
 
-__all__ = ["audit_home"]
+__all__ = ["audit_home", "newest_block_time"]
 
 BOOT_FIELDS: Final = 5
 
@@ -99,6 +102,29 @@ def _locked(home: Path) -> Any:
             ) from None
         raise
     return stack
+
+
+def newest_block_time(home: Path) -> int | None:
+    """Block time (ms) of the home ledger's newest block in a stopped home; ``None`` if none.
+
+    A look, no check: what cannot be read is ``None`` as well.
+    """
+    if not (home / DATABASE).exists():
+        return None
+    source = _open(home, Findings(), writable=os.access(home, os.W_OK))
+    if source is None:
+        return None
+    try:
+        ledger = source.get(Space.META, b"home")
+        if ledger is None:
+            return None
+        newest = source.scan(Space.BLOCK, ledger, ledger + b"\xff" * 9, limit=1, reverse=True)
+        block = codec.decode(newest[0][1], StoredBlock, limit=STORED_BYTES_MAX).block
+        return decode_body(block.content, limit=BLOCK_CONTENT_BYTES_MAX).summary.time
+    except (DecodeError, IndexError):
+        return None
+    finally:
+        source.close()
 
 
 # --- the small files ------------------------------------------------------------------------
