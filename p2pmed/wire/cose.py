@@ -41,6 +41,8 @@ _PROTECTED_HEAD = bytes.fromhex("a201270458 20".replace(" ", ""))
 """``{1: -8, 4: <32 bytes>}`` up to the key."""
 _MESSAGE_HEAD = b"\x84\x58" + bytes([len(_PROTECTED_HEAD) + KEY_BYTES]) + _PROTECTED_HEAD
 _UNPROTECTED = b"\xa0"
+_STRUCTURE_HEAD = b"\x84\x6aSignature1" + _MESSAGE_HEAD[1:]
+"""Of a Sig_structure, up to the signer's key."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -105,7 +107,8 @@ def open_signed(raw: bytes, *, external: bytes, limit: int = ENTRY_BYTES_MAX) ->
         raise DecodeError("not a COSE_Sign1 message of this protocol")
     signer = raw[head : head + KEY_BYTES]
     payload = _unstring(raw[body:tail])
-    structure = _structure(signer, external, payload)
+    # The payload's own spelling is in ``raw`` already: as it stands, for it was found minimal.
+    structure = b"".join((_STRUCTURE_HEAD, signer, _string_of(external), raw[body:tail]))
     return Signed(
         signer=signer,
         payload=payload,
@@ -127,10 +130,12 @@ def verify(signer: bytes, signature: bytes, to_be_signed: bytes) -> bool:
 
 def _structure(signer: bytes, external: bytes, payload: bytes) -> bytes:
     """The Sig_structure ``["Signature1", protected, external, payload]``."""
-    protected = _PROTECTED_HEAD + signer
-    return b"".join(
-        (b"\x84\x6aSignature1", _string(protected), _string(external), _string(payload))
-    )
+    return b"".join((_STRUCTURE_HEAD, signer, _string_of(external), _string(payload)))
+
+
+@lru_cache(maxsize=64)
+def _string_of(external: bytes) -> bytes:
+    return _string(external)
 
 
 def _string(data: bytes) -> bytes:
@@ -147,7 +152,13 @@ def _string(data: bytes) -> bytes:
 
 def _unstring(raw: bytes) -> bytes:
     """The contents of one CBOR byte string that fills ``raw``, minimal length only."""
-    for head in (1, 2, 3, 5):
-        if len(raw) >= head and _string(raw[head:]) == raw:
-            return raw[head:]
-    raise DecodeError("a payload that is not one byte string")
+    first = raw[0] if raw else 0
+    head, least = _HEADS.get(first, (1, 0))
+    size = int.from_bytes(raw[1:head], "big") if head > 1 else first - 0x40
+    if size != len(raw) - head or size < least or (head == 1 and size >= 24):
+        raise DecodeError("a payload that is not one byte string")
+    return raw[head:]
+
+
+_HEADS = {0x58: (2, 24), 0x59: (3, 0x100), 0x5A: (5, 0x10000)}
+"""First byte of a longer string: bytes of its head, and the least length it may say."""
