@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
         help="make the authority's sealed keys and the network's manifest",
         example='p2pmed network create authority --name "Shan county health"',
     )
-    create.add_argument("folder", type=Path)
-    create.add_argument("--name", required=True)
+    create.add_argument("folder", type=Path, help="a new folder, to be kept in a drawer")
+    create.add_argument("--name", required=True, help="the network's, for people")
     _common(create)
     create.set_defaults(run=_create)
     answer = command(
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
         help="take in the authority's answer",
         example="p2pmed enrol clinic-a answer.txt",
     )
-    enrol.add_argument("folder", type=Path)
+    enrol.add_argument("folder", type=Path, help="the home that made the request")
     enrol.add_argument("answer", help="the answer's file; - reads standard input")
     _common(enrol)
     enrol.set_defaults(run=_enrol)
@@ -67,15 +67,21 @@ def _add_init(commands: Any) -> None:
         help="make a node's home with new keys, and its request for a credential",
         example='p2pmed init clinic-a --name "Mu village clinic" --role clinic --place shan/mu',
     )
-    init.add_argument("folder", type=Path)
-    init.add_argument("--name", required=True)
+    init.add_argument("folder", type=Path, help="a new folder: the home")
+    init.add_argument("--name", required=True, help="what people call this place")
     init.add_argument(
-        "--role", action="append", required=True, choices=[role.value for role in Role]
+        "--role",
+        action="append",
+        required=True,
+        choices=[role.value for role in Role],
+        help="what it wishes to be",
     )
     init.add_argument("--place", default="", help="catchment, such as county/village")
     init.add_argument("--port", type=int, help="port for peers (default 7420)")
     init.add_argument("--host", help="address to listen on (default: all)")
-    init.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    init.add_argument(
+        "--peer", action="append", default=[], metavar="HOST:PORT", help="an address to dial"
+    )
     init.add_argument("--mesh-auto", action="store_true", help="form a mesh with neighbours")
     init.add_argument("--mesh-size", type=int, default=4, help="nodes that must be in sight")
     _common(init)
