@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from p2pmed.errors import LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.ledger.hlc import HybridClock
 from p2pmed.ledger.logs import Logs
@@ -46,6 +47,12 @@ class OwnLog:
         self._registry = registry
         self._clock = clock
 
+    @property
+    def frozen(self) -> bool:
+        """Whether this device's log forked: somebody else writes with its key."""
+        lane = self._logs.lane(self.key)
+        return lane is not None and lane.frozen
+
     def opening(self) -> Draft | None:
         """The log's first entry, or ``None`` if it is open already."""
         if self._logs.lane(self.key) is not None:
@@ -69,13 +76,19 @@ class OwnLog:
     ) -> list[Entry]:
         """Entries of ``drafts``, appended to the log; all of them, or none if one is wrong.
 
-        Raises ``InvalidTransaction`` or ``ConfigError`` before anything is appended.
+        Raises ``InvalidTransaction``, ``ConfigError`` or, if the log forked, ``LocalProtocolError``
+        before anything is appended.
         """
+        if self.frozen:
+            raise LocalProtocolError(
+                "this device's log forked, and takes no more transactions",
+                hint="somebody has a copy of its key: enrol the device anew",
+            )
         lane = self._logs.lane(self.key)
         seq, prev = (lane.next_seq, lane.head) if lane else (0, GENESIS_PREV)
         entries: list[Entry] = []
+        made: list[bytes] = []
         for draft in drafts:
-            made = [entry.id for entry in entries]
             body = draft.body(made) if callable(draft.body) else draft.body
             kind = self._registry.of(body)
             envelope = Envelope(
@@ -98,6 +111,7 @@ class OwnLog:
                 envelope, seed=self._seed, author=self.key.author, network=self._network
             )
             entries.append(entry)
+            made.append(entry.id)
             seq, prev = seq + 1, entry.id
         self._logs.extend(entries)
         return entries

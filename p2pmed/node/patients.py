@@ -418,6 +418,8 @@ def record_drafts(
     sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...], *, before: int = 0
 ) -> list[Draft]:
     """The drafts of one sealed record, with ``before`` others before them in a submission."""
+    if not sealed.parts:
+        return [Draft(body=sealed.added(), subject=subject, refs=refs)]
     parts = _part_drafts(sealed, subject, refs)
 
     def body(ids: Sequence[bytes]) -> RecordAdd:
