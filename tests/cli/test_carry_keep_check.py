@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from p2pmed.cli import main
+from p2pmed.cli import build_parser, main
 from p2pmed.node.config import Config, write_config
 from p2pmed.node.setup import answer_request, create_network, enrol, init_home, request_text
 
@@ -389,3 +390,20 @@ def test_doctor_without_a_patient(type_in: Type, tmp_path: Path) -> None:
     )
     unenrolled = type_in("doctor", "--home", tmp_path / "fresh", "--json")
     assert levels(unenrolled)["credential"] == "fail"
+
+
+# --- the pages ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["carry-by-stick", "verify-a-home", "back-up"])
+def test_commands_on_the_pages(page: str) -> None:
+    """Every command that a how-to page shows is one that the command line takes."""
+    path = Path(__file__).parents[2] / "docs" / "howto" / f"{page}.md"
+    shown = [line[2:] for line in path.read_text("utf-8").splitlines() if line.startswith("$ ")]
+    assert shown
+    for text in shown:
+        words = shlex.split(text.partition(" > ")[0])
+        assert words.pop(0) == "p2pmed"
+        if "--help" in words:
+            continue
+        assert callable(build_parser().parse_args(words).run)
