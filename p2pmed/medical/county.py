@@ -91,7 +91,8 @@ def anchored_height(view: Readable, ledger: bytes) -> int:
 def _check(act: Act[Anchor], view: View) -> Rejection | None:
     if anchored_height(view, act.body.ledger) != act.body.start:
         return Rejection.ANCHOR_STALE
-    return Rejection.ANCHOR_STALE if act.body.height <= act.body.start else None
+    blocks = act.body.height - act.body.start
+    return None if 0 < blocks <= BLOCKS_PER_ANCHOR_MAX else Rejection.ANCHOR_STALE
 
 
 def _apply(act: Act[Anchor], view: View) -> None:
@@ -106,8 +107,8 @@ KINDS: Final[tuple[Kind[Anchor], ...]] = (
         check=_check,
         apply=_apply,
         roles=frozenset({"county", "hospital"}),
-        rules="Refused if it does not start where the last one of that ledger ended, or if "
-        "executing the blocks gives other verdicts than it states.",
+        rules="Refused if it does not start where the last one of that ledger ended, if it covers "
+        "more than 256 blocks, or if executing the blocks gives other verdicts than it states.",
     ),
 )
 

@@ -23,11 +23,13 @@ from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.medical.county import ANCHOR, Anchor
 from p2pmed.medical.registry import Registry
 from p2pmed.sync.chains import Chains
-from p2pmed.wire import cbor
 from p2pmed.world import Disk, Space
 
-__all__ = ["AnchorWatch", "VillageBlocks", "is_county"]
+__all__ = ["COUNTY_ROLES", "AnchorWatch", "VillageBlocks", "is_county"]
 
+_HEIGHT: Final = b"watch height"
+_LANE: Final = b"watch lane"
+_VILLAGE: Final = b"watch village"
 COUNTY_ROLES: Final = frozenset({"county", "hospital"})
 
 
@@ -80,12 +82,26 @@ class VillageBlocks:
     def _entries(self, ledger: bytes, height: int, body: Body) -> list[Entry] | None:
         found: list[Entry] = []
         for tip in body.tips:
-            lane = self._logs.lane(tip.lane)
-            if lane is None or lane.durable_next <= tip.seq:
-                return None
             start = self._ordered_before(ledger, tip.lane, height)
-            found.extend(self._logs.entries(tip.lane, start, tip.seq + 1))
+            entries = self._logs.branch(tip.lane, start, tip.seq, tip.id)
+            if entries is None:
+                return None
+            found += entries
         return order_entries(found)
+
+    def height_of(self, ledger: bytes, entry: Entry) -> int | None:
+        """The height at which a carried ledger orders ``entry`` itself, as far as known here."""
+        start = ledger + entry.lane.to_bytes() + entry.seq.to_bytes(8, "big")
+        end = ledger + entry.lane.to_bytes() + b"\xff" * 9
+        rows = self._disk.scan(Space.TIP, start, end, limit=1)
+        if not rows:
+            return None
+        height = int.from_bytes(rows[0][1], "big")
+        log = self._logs.lane(entry.lane)
+        if log is None or not log.frozen:
+            return height
+        block = self._block(ledger, height)  # another branch may stand there
+        return height if block and any(each.id == entry.id for each in block.entries) else None
 
     def _ordered_before(self, ledger: bytes, lane: LaneKey, height: int) -> int:
         """The first seq of ``lane`` that blocks of ``ledger`` below ``height`` do not order."""
@@ -108,77 +124,103 @@ class VillageBlocks:
 
 
 class AnchorWatch:
-    """What this node knows of one county ledger that it carries."""
+    """What this node knows of one county ledger that it carries.
+
+    The ledger is not executed here, so verdicts are not known: an anchor is believed if a
+    county's or hospital's device wrote it, it goes on where the one before ended, and the
+    village's block that it names is the one that is here.
+
+    Rows of ``Space.LOCAL``: ``watch height`` + ledger -> height; ``watch lane`` + ledger + log ->
+    next seq (8), last id; ``watch village`` + ledger + village -> height.
+    """
 
     def __init__(
-        self, *, ledger: bytes, disk: Disk, logs: Logs, chains: Chains, registry: Registry
+        self,
+        *,
+        ledger: bytes,
+        disk: Disk,
+        logs: Logs,
+        chains: Chains,
+        registry: Registry,
+        speaks: Callable[[LaneKey], bool],
     ) -> None:
         self.ledger = ledger
         self._disk = disk
         self._logs = logs
         self._chains = chains
         self._registry = registry
+        self._speaks = speaks
         self.height = 0
         """County blocks taken in."""
-        self._ordered: dict[LaneKey, int] = {}
+        self._ordered: dict[LaneKey, tuple[int, bytes]] = {}
         self._villages: dict[bytes, int] = {}
         self._load()
 
-    def _key(self) -> bytes:
-        return b"watch" + self.ledger
-
     def _load(self) -> None:
-        raw = self._disk.get(Space.LOCAL, self._key())
-        if raw is not None:
-            self.height, ordered, villages = cbor.decode(raw)
-            self._ordered = {LaneKey.from_bytes(lane): seq for lane, seq in ordered}
-            self._villages = dict(villages)
+        raw = self._disk.get(Space.LOCAL, _HEIGHT + self.ledger)
+        self.height = int.from_bytes(raw or b"", "big")
+        for key, value in self._rows(_LANE + self.ledger):
+            self._ordered[LaneKey.from_bytes(key)] = (int.from_bytes(value[:8], "big"), value[8:])
+        for key, value in self._rows(_VILLAGE + self.ledger):
+            self._villages[key] = int.from_bytes(value, "big")
 
-    def _save(self) -> None:
-        ordered = [[lane.to_bytes(), self._ordered[lane]] for lane in sorted(self._ordered)]
-        villages = [[name, self._villages[name]] for name in sorted(self._villages)]
-        raw = cbor.encode([self.height, ordered, villages])
-        self._disk.stage(Space.LOCAL, self._key(), raw)
+    def _rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        start = prefix
+        while True:
+            rows = self._disk.scan(Space.LOCAL, start, prefix + b"\xff" * 49, limit=512)
+            for key, value in rows:
+                yield key[len(prefix) :], value
+            if len(rows) < 512:
+                return
+            start = rows[-1][0] + b"\x00"
 
     def advance(self) -> list[Anchor]:
         """Take in further county blocks, as far as the county's own entries are here."""
         anchors: list[Anchor] = []
-        moved = False
         while (stored := self._chains.block_at(self.ledger, self.height + 1)) is not None:
             body = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX)
             news: list[Entry] = []
             for tip in body.tips:
-                start = self._ordered.get(tip.lane, 0)
-                lane = self._logs.lane(tip.lane)
-                if lane is None or lane.durable_next <= tip.seq:
-                    if moved:
-                        self._save()
+                start, _ = self._ordered.get(tip.lane, (0, b""))
+                entries = self._logs.branch(tip.lane, start, tip.seq, tip.id)
+                if entries is None:
                     return anchors
-                news += self._anchors_in(tip.lane, start, tip.seq + 1)
+                news += [entry for entry in entries if entry.kind == ANCHOR]
             for tip in body.tips:
-                self._ordered[tip.lane] = tip.seq + 1
-            for entry in news:
-                anchor = self._registry.body(entry)
-                if isinstance(anchor, Anchor):
-                    self._note(anchor)
-                    anchors.append(anchor)
+                self._ordered[tip.lane] = (tip.seq + 1, tip.id)
+                row = (tip.seq + 1).to_bytes(8, "big") + tip.id
+                self._disk.stage(Space.LOCAL, _LANE + self.ledger + tip.lane.to_bytes(), row)
+            anchors += [anchor for entry in news if (anchor := self._believed(entry)) is not None]
             self.height += 1
-            moved = True
-        if moved:
-            self._save()
+            height = self.height.to_bytes(8, "big")
+            self._disk.stage(Space.LOCAL, _HEIGHT + self.ledger, height)
         return anchors
 
-    def _anchors_in(self, lane: LaneKey, start: int, end: int) -> list[Entry]:
-        """Anchors among a county member's entries; other authors' cannot hold any."""
-        return [e for e in self._logs.entries(lane, start, end) if e.kind == ANCHOR]
+    def _believed(self, entry: Entry) -> Anchor | None:
+        """The anchor in ``entry``, noted; ``None`` if it is none that the county can have meant."""
+        anchor = self._registry.body(entry)
+        if not isinstance(anchor, Anchor) or not self._speaks(entry.lane):
+            return None
+        if self._villages.get(anchor.ledger, 0) != anchor.start or anchor.height <= anchor.start:
+            return None
+        stored = self._chains.block_at(anchor.ledger, anchor.height)
+        if stored is not None and header_digest(stored.block.header) != anchor.head:
+            return None
+        self._villages[anchor.ledger] = anchor.height
+        height = anchor.height.to_bytes(8, "big")
+        self._disk.stage(Space.LOCAL, _VILLAGE + self.ledger + anchor.ledger, height)
+        return anchor
 
-    def _note(self, anchor: Anchor) -> None:
-        if self._villages.get(anchor.ledger, 0) == anchor.start:
-            self._villages[anchor.ledger] = anchor.height
-
-    def ordered_next(self, lane: LaneKey) -> int:
-        """The first seq of ``lane`` that the county has not ordered."""
-        return self._ordered.get(lane, 0)
+    def orders(self, entry: Entry) -> bool:
+        """Whether the county has ordered ``entry`` itself."""
+        next_seq, last = self._ordered.get(entry.lane, (0, b""))
+        if entry.seq >= next_seq:
+            return False
+        log = self._logs.lane(entry.lane)
+        if log is None or not log.frozen:
+            return True
+        branch = self._logs.branch(entry.lane, entry.seq, next_seq - 1, last)
+        return branch is not None and branch[0].id == entry.id
 
     def village_height(self, ledger: bytes) -> int:
         """Height up to which the county has executed a village's ledger."""

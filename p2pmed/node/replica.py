@@ -49,13 +49,20 @@ from p2pmed.ledger.overlay import Overlay
 from p2pmed.ledger.state import BlockContext, StateMachine
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.limits import PEERS_MAX
-from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine, anchored_height
+from p2pmed.medical.county import (
+    ANCHOR,
+    BLOCKS_PER_ANCHOR_MAX,
+    Anchor,
+    CountyMachine,
+    anchored_height,
+)
 from p2pmed.medical.machine import MedicalMachine
 from p2pmed.medical.membership import CredentialOpener, LogOpen, Revocation, member
 from p2pmed.medical.registry import Registry
+from p2pmed.medical.rejections import Rejection
 from p2pmed.node import events
 from p2pmed.node.branches import BranchAsk, BranchEntries, Branches
-from p2pmed.node.county import AnchorWatch, VillageBlocks, is_county
+from p2pmed.node.county import COUNTY_ROLES, AnchorWatch, VillageBlocks, is_county
 from p2pmed.node.empty import EmptyState
 from p2pmed.node.events import Draft, NodeEffect, NodeEvent
 from p2pmed.node.home_ledger import HomeLedger
@@ -83,6 +90,8 @@ REVOKED_MAX: Final = 4_096
 """Revoked devices remembered between a start and the first look at the state."""
 ANCHOR_MS: Final = 1_000
 """How often a county looks for village blocks to execute."""
+ANCHOR_REFUSED_MS: Final = 60_000
+"""After an anchor that the county found to be wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -682,7 +691,13 @@ class Replica:
         if entry.kind != ANCHOR:
             return True
         body = self.registry.body(entry)
-        if not isinstance(body, Anchor):
+        if (
+            not isinstance(body, Anchor)
+            or not 0 < body.height - body.start <= BLOCKS_PER_ANCHOR_MAX
+        ):
+            return True  # refused whatever the village says
+        home = self.home
+        if home is not None and body.start < anchored_height(home.chain.state, body.ledger):
             return True
         held = 0
         for block in self.villages.blocks(body.ledger, body.start, body.height):
@@ -749,6 +764,8 @@ class Replica:
         def then(later: Turn) -> None:
             home.durable_height = final.height
             later.notify(final)
+            if any(entry.kind == ANCHOR for entry in final.entries):
+                later.notify(events.AnchorsMoved(final.ledger, final.height))
             for alarm in alarms:
                 later.notify(alarm)
             asks = self.chains.settle(decided.header.ledger, later.now)
@@ -775,7 +792,15 @@ class Replica:
                 logs=self.logs,
                 chains=self.chains,
                 registry=self.registry,
+                speaks=self._speaks_for_county,
             )
+
+    def _speaks_for_county(self, lane: LaneKey) -> bool:
+        """Whether the log was opened with a county's or hospital's credential."""
+        opening = self.logs.entry(lane, 0)
+        body = self.registry.body(opening) if opening else None
+        author = self.opener(body.chain, lane.author) if isinstance(body, LogOpen) else None
+        return author is not None and not COUNTY_ROLES.isdisjoint(author.roles)
 
     def _advance_watches(self, turn: Turn) -> None:
         for ledger in sorted(self.watches):
@@ -801,29 +826,46 @@ class Replica:
     def is_anchored(self, entry: Entry) -> bool:
         """Whether a county's certified ledger has ``entry``; ``node/county.py`` says how."""
         home = self.home
-        if home is not None and is_county(home.founding, self._roles_of):
-            return entry.seq < home.chain.ordered_next(entry.lane)
+        if home is not None and home.ledger in self.watches:
+            ordered = home.chain.height_of(entry)
+            if ordered is None or ordered > home.durable_height:
+                return False
+            return self._is_executed(
+                entry, home.ledger, anchored_height(home.chain.state, entry.envelope.ledger)
+            )
+        return any(
+            watch.orders(entry)
+            and self._is_executed(entry, ledger, watch.village_height(entry.envelope.ledger))
+            for ledger, watch in self.watches.items()
+        )
+
+    def _is_executed(self, entry: Entry, county: bytes, height: int) -> bool:
+        """Whether an entry that ``county`` ordered counts there.
+
+        What was written to be spent in a village's ledger counts with the anchor that covers
+        the block which decided it; ``height`` is up to where that ledger is anchored.
+        """
+        ledger = entry.envelope.ledger
         kind = self.registry.find(entry.envelope.kind, entry.envelope.kind_version)
         spends = kind is not None and kind.ordered and not kind.everywhere
-        height = home.chain.height_of(entry) if home else None
-        for watch in self.watches.values():
-            if entry.seq >= watch.ordered_next(entry.lane):
-                continue
-            if not spends or not home or entry.envelope.ledger != home.ledger:
-                return True
-            if height is not None and height <= watch.village_height(home.ledger):
-                return True
-        return False
+        if not spends or ledger in (b"", county):
+            return True
+        home = self.home
+        if home is not None and home.ledger == ledger:
+            decided = home.chain.height_of(entry)
+        else:
+            decided = self.villages.height_of(ledger, entry)
+        return decided is not None and decided <= height
 
     def _keep_alarm(self, alarm: events.Alarm) -> None:
         """A contradiction that the county found: kept until people decide."""
         key = b"alarm" + b"".join(alarm.ids)
-        self._world.disk.stage(Space.LOCAL, key, alarm.text.encode("ascii"))
+        self._world.disk.stage(Space.LOCAL, key, alarm.text.encode("utf-8"))
 
     def county_alarms(self) -> list[tuple[bytes, bytes, str]]:
         """Contradictions that county ledgers told of: first id, second id, reason."""
         rows = self._world.disk.scan(Space.LOCAL, b"alarm", b"alarn", limit=1_024)
-        return [(key[5:37], key[37:69], value.decode("ascii")) for key, value in rows]
+        return [(key[5:37], key[37:69], value.decode("utf-8")) for key, value in rows]
 
     def village_progress(self) -> list[dict[str, Any]]:
         """Village ledgers known here: height here, and height executed by a county."""
@@ -843,10 +885,16 @@ class Replica:
         """At a county: write the next anchor, if a village has moved on."""
         home = self.home
         self._anchor_at = Instant(turn.now + ANCHOR_MS)
-        if home is None or home.engine is None or home.halted:
+        if home is None or home.engine is None or home.halted or self.own.frozen:
             return
-        if self._anchor is not None and home.chain.verdict_of(self._anchor) is None:
-            return
+        if self._anchor is not None:
+            verdict = home.chain.verdict_of(self._anchor)
+            if verdict is None:
+                return
+            if verdict.code == Rejection.ANCHOR_MISMATCH:
+                # What is here differs from what the others hold: trying again is no cure.
+                self._anchor, self._anchor_at = None, Instant(turn.now + ANCHOR_REFUSED_MS)
+                return
         for ledger, height in self.chains.heads():
             if ledger == home.ledger or ledger in self.watches:
                 continue
