@@ -5,7 +5,7 @@ Tags: 1 to 19 gossip, 20 to 29 chains, 30 to 39 founding, 40 consensus, 41 and 4
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from p2pmed.gossip.messages import GossipMessage
 from p2pmed.node.branches import BranchAsk, BranchEntries
@@ -28,8 +28,9 @@ NodeMessage: TypeAlias = (
     GossipMessage | ChainMessage | FormationMessage | ConsensusFrame | BranchAsk | BranchEntries
 )
 
+_MESSAGES: Final = codec.Tagged[NodeMessage](NodeMessage)
+
 
 def decode_message(raw: bytes) -> NodeMessage:
     """The message that ``raw`` spells. Raises ``DecodeError``."""
-    message: NodeMessage = codec.decode(raw, NodeMessage)  # type: ignore[arg-type]
-    return message
+    return _MESSAGES.decode(raw)

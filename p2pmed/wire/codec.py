@@ -6,7 +6,7 @@ message is a CBOR array with one spelling, and a wrong field is named by its pat
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -21,6 +21,7 @@ __all__ = [
     "Count",
     "Id",
     "OptionalId",
+    "Tagged",
     "Text",
     "TimeMs",
     "Wire",
@@ -76,6 +77,28 @@ def convert(value: Any, kind: type[T]) -> T:
 def decode(raw: bytes, kind: type[T], *, limit: int = FRAME_BYTES_MAX) -> T:
     """The Struct that ``raw`` spells. Raises ``DecodeError``."""
     return convert(cbor.decode(raw, limit=limit), kind)
+
+
+class Tagged(Generic[T]):
+    """Decodes a union of Structs that integer tags tell apart: ``Tagged(A | B).decode(raw)``.
+
+    For a Struct msgspec keeps what it worked out; for a union it works it out at each call,
+    which costs ten times the decoding of a short message. So the tag chooses the Struct here.
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._union = union
+        self._kinds = {kind.__struct_config__.tag: kind for kind in get_args(union)}
+        if not all(type(tag) is int for tag in self._kinds):
+            raise TypeError("a union whose members are not told apart by integer tags")
+
+    def decode(self, raw: bytes) -> T:
+        """The Struct that ``raw`` spells. Raises ``DecodeError``."""
+        value = cbor.decode(raw)
+        tag = value[0] if type(value) is list and value else None
+        kind = self._kinds.get(tag) if type(tag) is int else None
+        message: T = convert(value, self._union if kind is None else kind)
+        return message
 
 
 def _name(kind: Any) -> str:

@@ -148,3 +148,39 @@ def test_the_error_of_an_unknown_word_does_not_quote_it() -> None:
         codec.convert("HIV clinic", kind)
     assert "HIV" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+class Knock(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """A tagged Struct."""
+
+    number: Count
+
+
+class Enter(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+    """Another."""
+
+    name: Text
+
+
+@pytest.mark.parametrize("message", [Knock(number=7), Enter(name="Wang")])
+def test_a_tagged_union_decodes_to_the_struct_of_its_tag(message: Wire) -> None:
+    """The tag chooses, whatever the order of the union."""
+    assert codec.Tagged(Knock | Enter).decode(codec.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "value", [[3, 7], [True, 7], [b"\x01", 7], [], 1, [1, "seven"], [1, 7, 8], [2, 7]]
+)
+def test_a_tagged_union_refuses_what_the_plain_union_refuses(value: object) -> None:
+    """Another tag, ``true`` in place of 1, no tag, a wrong field: refused alike."""
+    raw = cbor.encode(value)
+    with pytest.raises(DecodeError):
+        codec.decode(raw, Knock | Enter)  # type: ignore[arg-type]
+    with pytest.raises(DecodeError):
+        codec.Tagged(Knock | Enter).decode(raw)
+
+
+def test_a_union_without_integer_tags_cannot_be_told_apart() -> None:
+    """A mistake of ours shows at import, not when a message comes."""
+    with pytest.raises(TypeError):
+        codec.Tagged(Knock | Wire)

@@ -12,7 +12,7 @@ Byte-exact: ``docs/protocols/bft.md``, clauses 2 and 3.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias, cast
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -116,7 +116,7 @@ class Body(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6
 
 Message: TypeAlias = Proposal | Vote | Certificates | Decided | Ask | Body
 
-_MESSAGE = cast("type[Message]", Message)
+_MESSAGES: Final = codec.Tagged[Message](Message)
 
 
 def encode_message(message: Message) -> bytes:
@@ -126,4 +126,4 @@ def encode_message(message: Message) -> bytes:
 
 def decode_message(raw: bytes) -> Message:
     """The message that ``raw`` spells. Raises ``DecodeError``."""
-    return codec.decode(raw, _MESSAGE)
+    return _MESSAGES.decode(raw)
