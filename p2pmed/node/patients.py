@@ -45,12 +45,13 @@ from p2pmed.medical.records import (
     seal_record,
 )
 from p2pmed.node.events import Draft
+from p2pmed.node.record_drafts import part_drafts, record_drafts, wraps_for
 
 if TYPE_CHECKING:
     from p2pmed.node.node import Node
     from p2pmed.node.receipts import Receipt
 
-__all__ = ["Patients", "TimelineItem", "record_drafts"]
+__all__ = ["Patients", "TimelineItem"]
 
 LOOKED_MAX: Final = 4_096
 ENTRIES_A_SLICE: Final = 64
@@ -137,7 +138,7 @@ class Patients:
         )
         sealed = seal_record(resource, ring=ring, place=self.place(pseudonym), entropy=entropy)
         self._cache.add(ring)
-        drafts = _part_drafts(sealed, pseudonym, ())
+        drafts = part_drafts(sealed, pseudonym, ())
 
         def body(ids: Sequence[bytes]) -> PatientRegister:
             return PatientRegister(
@@ -167,7 +168,7 @@ class Patients:
         patient = self._subject_of(target)
         sealed = self._seal(_resource(record), patient)
         refs = tuple(dict.fromkeys((*self.refs(patient), target)))
-        parts = _part_drafts(sealed, patient, refs)
+        parts = part_drafts(sealed, patient, refs)
 
         def body(ids: Sequence[bytes]) -> RecordAmend:
             return sealed.amended(target, reason, ids[: len(sealed.parts)])
@@ -311,7 +312,7 @@ class Patients:
         own = box_id(self._node.keys.box_public)
         ring: KeyRing | None = None
         for entry in entries:
-            for wrapped, purpose in _wraps(self._node.body(entry), own):
+            for wrapped, purpose in wraps_for(self._node.body(entry), own):
                 # Anybody may write a grant: one that does not open takes nothing away.
                 with contextlib.suppress(Denied, DecodeError, InvalidTransaction):
                     opened = KeyRing.open(
@@ -412,33 +413,3 @@ class Patients:
 def _resource(record: Any) -> Resource:
     raw = record if isinstance(record, bytes) else record.to_fhir()
     return read_resource(raw)
-
-
-def record_drafts(
-    sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...], *, before: int = 0
-) -> list[Draft]:
-    """The drafts of one sealed record, with ``before`` others before them in a submission."""
-    if not sealed.parts:
-        return [Draft(body=sealed.added(), subject=subject, refs=refs)]
-    parts = _part_drafts(sealed, subject, refs)
-
-    def body(ids: Sequence[bytes]) -> RecordAdd:
-        return sealed.added(ids[before : before + len(parts)])
-
-    return [*parts, Draft(body=body, subject=subject, refs=refs)]
-
-
-def _part_drafts(sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...]) -> list[Draft]:
-    return [Draft(body=part, subject=subject, refs=refs) for part in sealed.parts]
-
-
-def _wraps(body: Any, own: bytes) -> list[tuple[bytes, str]]:
-    """Wrapped key rings in ``body`` for the grantee ``own``, with what they are bound to."""
-    match body:
-        case PatientRegister(wraps=wraps):
-            return [(w.wrapped, REGISTRATION_PURPOSE) for w in wraps if w.grantee == own]
-        case AccessRevoke(wraps=wraps):
-            return [(w.wrapped, EPOCH_PURPOSE) for w in wraps if w.grantee == own]
-        case AccessGrant() if box_id(body.grantee_key) == own:
-            return [(body.wrapped, body.purpose)]
-    return []

@@ -30,7 +30,7 @@ from p2pmed.medical.fhir import SKELETON_TYPE, join_bundle, read_skeleton
 from p2pmed.medical.records import OpenedBody, record_row
 from p2pmed.node.fhir.documents import FILE_TYPE, FileName, read_file_record
 from p2pmed.node.fhir.files import open_folder, safe_name, write_contents
-from p2pmed.node.fhir.importing import DIRECTORY
+from p2pmed.node.fhir.plan import DIRECTORY
 
 if TYPE_CHECKING:
     from p2pmed.ledger.state import Readable

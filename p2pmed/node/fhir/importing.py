@@ -19,33 +19,33 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from p2pmed.engine import Entropy
 from p2pmed.errors import P2pmedError, StorageError
-from p2pmed.medical.fhir import Resource, read_resource
+from p2pmed.medical.fhir import Resource
 from p2pmed.medical.keyring import KeyRing
 from p2pmed.medical.records import Place, RecordDraft, seal_record
 from p2pmed.node.events import Draft, LocalRows
 from p2pmed.node.fhir.documents import (
     Document,
     FileName,
-    Person,
     UnknownPatient,
     file_record,
     read_document,
 )
 from p2pmed.node.fhir.files import FoundFile, read_contents
 from p2pmed.node.fhir.journal import Journal, Row, journal_key
-from p2pmed.node.patients import record_drafts
+from p2pmed.node.fhir.plan import Plan, Planner
+from p2pmed.node.record_drafts import record_drafts
 
 if TYPE_CHECKING:
     from p2pmed.node.node import Node
     from p2pmed.node.receipts import Receipt
 
-__all__ = ["DIRECTORY", "Counts", "Importer", "Refused"]
+__all__ = ["Counts", "Importer", "Refused"]
 
 BATCH_MAX: Final = 240
 """Transactions of one submission; ``Node.submit_drafts`` takes a few more."""
@@ -55,12 +55,6 @@ PARTS_INLINE_MAX: Final = 64
 """A record of more parts is written part by part, before its submission."""
 IN_FLIGHT: Final = 2
 REPORT_S: Final = 0.1
-
-DIRECTORY: Final = read_resource(
-    b'{"resourceType":"Patient","meta":{"tag":[{"system":"urn:p2pmed:subject","code":"directory"'
-    b'}]},"active":false,"name":[{"text":"directory: about no patient"}]}'
-)
-"""What the node's own directory is registered with."""
 
 Report = Callable[[dict[str, Any]], None]
 Sealing = tuple[Resource, KeyRing, Place]
@@ -89,7 +83,7 @@ class Refused:
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class _Read:
+class _ReadAhead:
     """A document read ahead."""
 
     file: FoundFile
@@ -97,25 +91,6 @@ class _Read:
     key: bytes
     document: Document | None
     """``None`` if the journal says that it is complete."""
-
-
-@dataclass(slots=True, kw_only=True, repr=False)
-class _Plan:
-    """Whose is what in one document."""
-
-    read: _Read
-    document: Document
-    subjects: list[bytes]
-    rings: dict[bytes, KeyRing]
-    refs: dict[bytes, tuple[bytes, ...]]
-    new: dict[int, Person]
-    """Patients to be registered, by their place."""
-    home: bytes
-    """Whose the skeleton is: the document's only subject, or the directory."""
-    ids: dict[int, bytes] = field(default_factory=dict)
-    """Records by the place of their resource, as far as they are durable."""
-    parts: int = 0
-    """Submissions noted so far."""
 
 
 class Importer:
@@ -128,6 +103,7 @@ class Importer:
         self._report = report
         self._entropy: Entropy = node.world.entropy
         self._journal = Journal(node.world.disk, journal_key(node.keys.signing_seed))
+        self._planner = Planner(node, self._journal, self._count)
         self._flight: deque[asyncio.Task[list[Receipt]]] = deque()
         self._started = time.monotonic()
         self._reported = 0.0
@@ -159,7 +135,7 @@ class Importer:
     async def _pass(self, files: Sequence[FoundFile]) -> list[tuple[FoundFile, UnknownPatient]]:
         """One walk; the files whose patients are not known yet."""
         waiting: list[tuple[FoundFile, UnknownPatient]] = []
-        ahead: asyncio.Task[_Read] | None = None
+        ahead: asyncio.Task[_ReadAhead] | None = None
         try:
             for file, following in zip(files, [*files[1:], None], strict=True):
                 reading = ahead or asyncio.create_task(self._read(file))
@@ -182,7 +158,7 @@ class Importer:
             await self._abandon(ahead)
         return waiting
 
-    async def _abandon(self, ahead: asyncio.Task[_Read] | None) -> None:
+    async def _abandon(self, ahead: asyncio.Task[_ReadAhead] | None) -> None:
         """Leave no task behind, whatever ended the walk."""
         tasks: list[asyncio.Task[Any]] = [*self._flight, *([ahead] if ahead else [])]
         self._flight.clear()
@@ -213,106 +189,30 @@ class Importer:
 
     # --- reading ----------------------------------------------------------------------------
 
-    async def _read(self, file: FoundFile) -> _Read:
+    async def _read(self, file: FoundFile) -> _ReadAhead:
         raw = await asyncio.to_thread(read_contents, file)
         key = await asyncio.to_thread(self._journal.document, raw)
         known = self._journal.is_complete(key)
         document = None if known else await asyncio.to_thread(read_document, raw)
-        return _Read(file=file, size=len(raw), key=key, document=document)
+        return _ReadAhead(file=file, size=len(raw), key=key, document=document)
 
-    async def _take(self, read: _Read) -> None:
+    async def _take(self, read: _ReadAhead) -> None:
         if read.document is None or self._journal.is_complete(read.key):
             self.counts.skipped += 1
             return
-        plan = await self._plan(read, read.document)
+        plan = await self._planner.plan(read.key, read.document)
+        self.counts.resumed += bool(plan.ids)
         try:
-            await self._write(plan)
+            await self._write(plan, read.file)
         finally:
             await asyncio.gather(*self._flight, return_exceptions=True)
             self._flight.clear()
         self.counts.files += 1
         self.counts.bytes_in += read.size
 
-    # --- whose is what ------------------------------------------------------------------------
-
-    async def _plan(self, read: _Read, document: Document) -> _Plan:
-        known = {name: self._known(name) for name in document.foreign()}
-        pseudonyms: dict[int, bytes] = {}
-        new: dict[int, Person] = {}
-        people: dict[bytes, bytes] = {}
-        for person in document.persons:
-            key = self._journal.person(person.identity)
-            pseudonym = people.get(key) or self._journal.pseudonym(key)
-            if pseudonym is None:
-                pseudonym = self._node.patients.new_pseudonym()
-                new[person.index] = person
-            pseudonyms[person.index] = people[key] = pseudonym
-        found = document.subjects(pseudonyms, known)
-        several = dict.fromkeys(found)
-        one = next(iter(several)) if len(several) == 1 else None
-        rings: dict[bytes, KeyRing] = {
-            pseudonyms[index]: KeyRing.generate(pseudonyms[index], self._entropy) for index in new
-        }
-        directory = b""
-        if one is None:
-            directory = self._journal.directory() or await self._open_directory(rings)
-        subjects = [subject or directory for subject in found]
-        refs: dict[bytes, tuple[bytes, ...]] = dict.fromkeys(rings, ())
-        home = one or directory
-        for subject in dict.fromkeys([*subjects, home]):
-            if subject not in rings:
-                await self._node.catch_up()
-                rings[subject] = self._node.patients.ring(subject)
-                refs[subject] = self._node.patients.refs(subject)
-        plan = _Plan(
-            read=read,
-            document=document,
-            subjects=subjects,
-            rings=rings,
-            refs=refs,
-            new=new,
-            home=home,
-        )
-        self._resume(plan)
-        return plan
-
-    def _known(self, reference: str) -> bytes:
-        """Whom a reference to somebody outside the document means. ``UnknownPatient``."""
-        pseudonym = self._journal.referred(reference)
-        if pseudonym:
-            return pseudonym
-        if pseudonym is None:
-            pseudonym = _own_name(reference)
-            if pseudonym is not None and self._node.patients.is_known(pseudonym):
-                return pseudonym
-        why = "is not known here" if pseudonym != b"" else "is the name of several patients here"
-        # The reference may be a name or a number of a person: it is not repeated.
-        raise UnknownPatient(
-            f"it is about a patient who is not in the file and {why}",
-            hint="import the file with the Patient first, or together with it",
-        )
-
-    async def _open_directory(self, rings: dict[bytes, KeyRing]) -> bytes:
-        """Register the node's own directory, once."""
-        pseudonym = self._node.patients.new_pseudonym()
-        ring = rings[pseudonym] = KeyRing.generate(pseudonym, self._entropy)
-        drafts = self._node.patients.registration(DIRECTORY, pseudonym, ring=ring)
-        row = self._journal.opened_directory(pseudonym)
-        receipts = await self._node.submit_drafts(drafts, local=lambda ids: [row])
-        self._count(receipts)
-        return pseudonym
-
-    def _resume(self, plan: _Plan) -> None:
-        """Take up what an import that was cut short has written of this document."""
-        written = self._journal.written(plan.read.key)
-        plan.parts = len(written)
-        done = [record for part in written for record in part]
-        plan.ids = dict(zip(plan.document.order, done, strict=False))
-        self.counts.resumed += bool(done)
-
     # --- writing ------------------------------------------------------------------------------
 
-    async def _write(self, plan: _Plan) -> None:
+    async def _write(self, plan: Plan, file: FoundFile) -> None:
         resources = plan.document.resources
         rest = plan.document.order[len(plan.ids) :]
         for places in _batches(rest, resources):
@@ -321,13 +221,13 @@ class Importer:
             sealed = await asyncio.to_thread(_seal_all, jobs, self._entropy)
             await self._submit_resources(plan, places, dict(zip(seal, sealed, strict=True)))
         await self._settle()
-        await self._finish(plan)
+        await self._finish(plan, file)
 
-    def _job(self, plan: _Plan, resource: Resource, subject: bytes) -> Sealing:
+    def _job(self, plan: Plan, resource: Resource, subject: bytes) -> Sealing:
         return resource, plan.rings[subject], self._node.patients.place(subject)
 
     async def _submit_resources(
-        self, plan: _Plan, places: Sequence[int], sealed: dict[int, RecordDraft]
+        self, plan: Plan, places: Sequence[int], sealed: dict[int, RecordDraft]
     ) -> None:
         drafts: list[Draft] = []
         ends: dict[int, int] = {}
@@ -347,7 +247,7 @@ class Importer:
         def local(ids: Sequence[bytes]) -> list[Row]:
             done = {index: ids[end] for index, end in ends.items()}
             plan.ids.update(done)
-            rows = [self._journal.part(plan.read.key, number, list(done.values()))]
+            rows = [self._journal.part(plan.key, number, list(done.values()))]
             for person in people:
                 key, pseudonym = self._journal.person(person.identity), plan.subjects[person.index]
                 rows += self._journal.registered(key, pseudonym, person.references)
@@ -372,7 +272,7 @@ class Importer:
             part_ids += [receipt.id for receipt in receipts]
         return [Draft(body=sealed.added(part_ids), subject=subject, refs=refs)]
 
-    async def _finish(self, plan: _Plan) -> None:
+    async def _finish(self, plan: Plan, file: FoundFile) -> None:
         """The skeleton, the file record, and the note that the document is complete."""
         home, refs = plan.home, plan.refs[plan.home]
         ids = [plan.ids[index] for index in range(len(plan.ids))]
@@ -383,14 +283,13 @@ class Importer:
         names = len(drafts)
 
         def name(made: Sequence[bytes]) -> Any:
-            file = plan.read.file
             named = FileName(name=file.name, packed=file.packed, skeleton=made[names - 1])
             resource, ring, place = self._job(plan, file_record(named), home)
             record = seal_record(resource, ring=ring, place=place, entropy=self._entropy)
             return record.added()
 
         def local(made: Sequence[bytes]) -> list[Row]:
-            return self._journal.complete(plan.read.key, plan.parts, made[-1])
+            return self._journal.complete(plan.key, plan.parts, made[-1])
 
         await self._submit([*drafts, Draft(body=name, subject=home, refs=refs)], local)
         await self._settle()
@@ -413,15 +312,6 @@ class Importer:
     def _count(self, receipts: Sequence[Receipt]) -> None:
         self.counts.records += len(receipts)
         self.counts.bytes_stored += sum(len(receipt.entry.raw) for receipt in receipts)
-
-
-def _own_name(reference: str) -> bytes | None:
-    """The pseudonym in a reference that this library wrote (``Patient/`` and 32 hex digits)."""
-    try:
-        found = bytes.fromhex(reference.removeprefix("Patient/"))
-    except ValueError:
-        return None
-    return found if len(found) == 16 else None
 
 
 def _batches(places: Sequence[int], resources: Sequence[Resource]) -> Iterator[list[int]]:

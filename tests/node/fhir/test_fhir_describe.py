@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pmed.node.fhir.describe import CHARS_MAX, describe_person, describe_resource, is_directory
-from p2pmed.node.fhir.importing import DIRECTORY
+from p2pmed.node.fhir.plan import DIRECTORY
 
 NAMES = st.sampled_from(
     [
