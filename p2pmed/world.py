@@ -19,7 +19,7 @@ __all__ = ["Clock", "Disk", "Network", "Space", "World"]
 class Space(IntEnum):
     """The named spaces of a node's disk; each is an ordered map from bytes to bytes.
 
-    ``ledger/tables.py`` is the only reader and writer of the keys' layout.
+    Each space has one owner, which alone reads and writes the layout of its keys.
     """
 
     META = 1

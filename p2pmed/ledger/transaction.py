@@ -4,7 +4,7 @@ A transaction is a COSE_Sign1 message (``wire/cose.py``) whose payload is the ``
 Its author is the signer's device key; its place is ``(incarnation, seq)`` in that author's
 log, linked to the entry before by ``prev``. Its id is the hash of what was signed.
 
-The first entry of every log is ``log.open`` (``ledger/lane.py``): it carries the author's
+The first entry of every log is ``log.open`` (``medical/membership.py``): it carries the author's
 credential chain, so that a log proves by itself who wrote it.
 
 Byte-exact: ``docs/protocols/transaction.md``.

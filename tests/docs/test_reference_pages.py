@@ -87,3 +87,28 @@ def test_every_message_s_tag_stands_on_a_protocol_page() -> None:
         assert re.search(rf"\|\s*{tag}\s*\|\s*`?{kind.__name__}`?\s*\|", pages), (
             f"{kind.__name__}, tag {tag}"
         )
+
+
+def test_every_test_that_the_threats_page_names_exists() -> None:
+    """A defence is claimed with the test that proves it."""
+    page = (DOCS / "internals" / "threats.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)+(?:test_\w+\.py)?)`", page)
+    assert len(named) > 40
+    for name in named:
+        assert (DOCS.parent / "tests" / name).exists() or name.startswith("examples/"), name
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    """A decision's number is its name for ever."""
+    page = (DOCS / "internals" / "decisions.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", page, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 50
+
+
+def test_every_module_that_the_documentation_names_exists() -> None:
+    """A page that points into the code points at something."""
+    for path in DOCS.rglob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"`p2pmed/([\w/]+(?:\.py|/))`", text):
+            assert (DOCS.parent / "p2pmed" / name).exists(), f"{path.name}: {name}"
