@@ -47,11 +47,13 @@ async def _statuses(actors: Sequence[Actor]) -> list[dict[str, Any]]:
 
 
 async def all_meet(story: Story) -> bool:
+    """Everybody in the village is connected to everybody."""
     statuses = await _statuses(story.mesh)
     return all(status.get("peers", 0) >= MESH_SIZE - 1 for status in statuses)
 
 
 async def all_in_ledger(story: Story) -> bool:
+    """All nodes live in one ledger."""
     statuses = await _statuses(list(story.actors.values()))
     return len({status.get("ledger") for status in statuses}) == 1 and bool(statuses[0]["ledger"])
 
@@ -64,6 +66,7 @@ async def all_equal(story: Story) -> bool:
 
 
 async def has(actor: Actor, **wanted: Any) -> bool:
+    """The actor's status says what is wanted."""
     status = await actor.look()
     return all(status.get(name) == value for name, value in wanted.items())
 
@@ -82,6 +85,7 @@ async def all_anchored(story: Story) -> bool:
 
 
 async def everything_equal(story: Story) -> bool:
+    """The county too has all that the village has, and has executed it."""
     if not await all_equal(story):
         return False
     statuses = await _statuses(list(story.actors.values()))
