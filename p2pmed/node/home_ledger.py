@@ -34,6 +34,7 @@ from p2pmed.consensus.interface import (
 )
 from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.engine import Instant, Persisted
+from p2pmed.errors import InvariantError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.ledger.chain import Chain, Decided
 from p2pmed.ledger.genesis import Founding
@@ -48,6 +49,11 @@ from p2pmed.wire import cose
 from p2pmed.world import Space, World
 
 __all__ = ["HomeLedger"]
+
+FORKED: Final = b"ledger fork"
+"""Row of ``Space.LOCAL``, before a ledger's id: a certified block against the one kept here."""
+LEDGER_FORKED: Final = "two certified blocks at one height"
+OTHER_RULES: Final = "this program has other rules than the ledger's founders: update it"
 
 WAITING_BLOCKS_MAX: Final = 512
 """Decided blocks kept while their bodies arrive; the rest is asked for again."""
@@ -89,6 +95,15 @@ class HomeLedger:
         self._on_behind = on_behind
         self.seat = self.epoch.index_of(self._me)
         self.halted = ""
+        """Why nothing is ordered or executed any more; empty if all is well."""
+        if world.disk.get(Space.LOCAL, FORKED + self.ledger) is not None:
+            self.halted = LEDGER_FORKED
+        elif genesis.rules != machine.rules_hash:
+            self.halted = OTHER_RULES
+        self._events: deque[ConsensusEvent] = deque()
+        self._stepping = False
+        self._deciding: list[tuple[Block, Certificate | None]] = []
+        """What the engine decided, up to the one with the certificate."""
         self._waiting: deque[tuple[Block, Certificate | None]] = deque()
         self._carried = self._carried_height()
         """Height up to which blocks were on the disk before this became the home ledger."""
@@ -161,11 +176,24 @@ class HomeLedger:
     # --- driving the engine -----------------------------------------------------------------
 
     def run(self, turn: Turn, event: ConsensusEvent) -> None:
-        """Step the engine, and carry out what it asks, in order."""
+        """Step the engine, and carry out what it asks, in order.
+
+        What that makes happen to the engine itself (a decided block is applied) comes after
+        all that the step asked for: rows must be staged in the order in which they were made.
+        """
         if self.engine is None or self.halted:
             return
-        for effect in self.engine.step(event, turn.now):
-            self._perform(turn, effect)
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and not self.halted:
+                for effect in self.engine.step(self._events.popleft(), turn.now):
+                    self._perform(turn, effect)
+        finally:
+            self._events.clear()
+            self._stepping = False
 
     def _perform(self, turn: Turn, effect: ConsensusEffect) -> None:
         match effect:
@@ -181,7 +209,7 @@ class HomeLedger:
                     if validator.node != self._me:
                         self._send(turn, validator.node, message)
             case Decide(block, certificate):
-                self.take(turn, block, certificate)
+                self._decide(turn, block, certificate)
             case Behind(height, behind_seat):
                 node = None if behind_seat is None else self.epoch.validators[behind_seat].node
                 self._on_behind(turn, node, height)
@@ -197,6 +225,25 @@ class HomeLedger:
         turn.send(node, frame, control=True)
 
     # --- decided blocks ---------------------------------------------------------------------
+
+    def _decide(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
+        """Apply what the engine decided, in this very commit.
+
+        The engine has moved on and will delete its votes up to there: a block that were not
+        kept now would be voted on again after a restart. Raises ``InvariantError``.
+        """
+        self._deciding.append((block, certificate))
+        if certificate is None:
+            return  # proven by the next one
+        run, self._deciding = self._deciding, []
+        for each, proof in run:
+            if each.header.height <= self.chain.height:
+                continue
+            if self.chain.check(each) is not Check.VALID:
+                raise InvariantError(
+                    f"block {each.header.height} was decided and cannot be applied"
+                )
+            self._apply(turn, each, proof)
 
     def take(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
         """A block that is proven final: apply it now, or when its bodies are here."""

@@ -74,10 +74,10 @@ class OwnLog:
     def sign(
         self, drafts: Sequence[Draft], *, ledger: bytes, wall_ms: int, clock: int
     ) -> list[Entry]:
-        """Entries of ``drafts``, appended to the log; all of them, or none if one is wrong.
+        """Entries of ``drafts``, next in the log, for the caller to append all at once.
 
-        Raises ``InvalidTransaction``, ``ConfigError`` or, if the log forked, ``LocalProtocolError``
-        before anything is appended.
+        Raises ``InvalidTransaction``, ``ConfigError``, ``LocalProtocolError`` if the log forked,
+        and whatever a draft's own function raises.
         """
         if self.frozen:
             raise LocalProtocolError(
@@ -113,5 +113,4 @@ class OwnLog:
             entries.append(entry)
             made.append(entry.id)
             seq, prev = seq + 1, entry.id
-        self._logs.extend(entries)
         return entries

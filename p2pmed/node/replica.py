@@ -33,6 +33,7 @@ from p2pmed.errors import (
     InvariantError,
     LocalProtocolError,
     P2pmedError,
+    StorageError,
 )
 from p2pmed.gossip import events as gossip
 from p2pmed.gossip.engine import GossipEngine
@@ -40,7 +41,7 @@ from p2pmed.gossip.messages import HEADS_MAX, Push
 from p2pmed.identity.credentials import check_chain
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import Manifest
-from p2pmed.ledger.chain import Decided
+from p2pmed.ledger.chain import Decided, StoredBlock
 from p2pmed.ledger.genesis import Founding, Genesis, ledger_id, sign_genesis
 from p2pmed.ledger.hlc import HybridClock
 from p2pmed.ledger.intake import Intake
@@ -65,7 +66,7 @@ from p2pmed.node.branches import BranchAsk, BranchEntries, Branches
 from p2pmed.node.county import COUNTY_ROLES, AnchorWatch, VillageBlocks, is_county
 from p2pmed.node.empty import EmptyState
 from p2pmed.node.events import Draft, NodeEffect, NodeEvent
-from p2pmed.node.home_ledger import HomeLedger
+from p2pmed.node.home_ledger import FORKED, LEDGER_FORKED, HomeLedger
 from p2pmed.node.messages import ConsensusFrame, decode_message
 from p2pmed.node.own_log import OwnLog
 from p2pmed.node.turn import Turn
@@ -161,6 +162,8 @@ class Replica:
         self.overlay = self._make_overlay()
         self.watches: dict[bytes, AnchorWatch] = {}
         self.links: dict[bytes, tuple[bytes, ...]] = {}
+        self._clocks_ahead: set[bytes] = set()
+        """Connected peers whose clock was told to be far ahead."""
         self._seats: dict[bytes, int] = {}
         self._told = 0
         """Place in the carried ledgers from which the next ping tells."""
@@ -346,6 +349,7 @@ class Replica:
     def _on_link_down(self, turn: Turn, peer: bytes) -> None:
         if self.links.pop(peer, None) is None:
             return
+        self._clocks_ahead.discard(peer)
         self.branches.gone(peer)
         self._gossip(turn, gossip.PeerDown(peer))
         self._chain_effects(turn, self.chains.step(chain_events.PeerGone(peer), turn.now))
@@ -422,7 +426,9 @@ class Replica:
                     self._on_ping(turn, peer, ping)
 
     def _on_ping(self, turn: Turn, peer: bytes, ping: Any) -> None:
-        if not self.clock.observe(ping.hlc, self._world.clock.wall_ms()):
+        follows = self.clock.observe(ping.hlc, self._world.clock.wall_ms())
+        if not follows and peer not in self._clocks_ahead:
+            self._clocks_ahead.add(peer)  # told once, or it hides other alarms
             turn.notify(events.Alarm("clock", (peer,), "a peer's clock is far ahead"))
         heads = tuple((head.ledger, head.height) for head in ping.heads)
         event = chain_events.HeadsSeen(peer, heads)
@@ -489,6 +495,8 @@ class Replica:
 
     def _seek_branches(self, turn: Turn) -> None:
         """Ask for what a block orders of a forked log; validators first, they voted for it."""
+        if not self.logs.wanted and self.branches.deadline is None:
+            return
         peers = sorted(self.links, key=lambda peer: peer not in self._seats)
         asked = self.branches.turn(peers, turn.now)
         if asked is not None:
@@ -545,7 +553,9 @@ class Replica:
         entries = self.own.sign(
             drafts, ledger=self.home.ledger if self.home else b"", wall_ms=wall, clock=0
         )
-        for key, value in local([entry.id for entry in entries]) if local else ():
+        rows = local([entry.id for entry in entries]) if local else ()
+        self.logs.extend(entries)  # from here on nothing of the caller's can fail
+        for key, value in rows:
             self._world.disk.stage(Space.LOCAL, key, value)
         self._when_stored(turn, entries, None, request)
         return entries
@@ -560,18 +570,24 @@ class Replica:
                 case events.FoundMesh(request, propose):
                     self._refuse_if_muted()
                     self._look(turn)
+                    self._form(turn, propose)  # raises if one is under way, which stays awaited
                     self._founding_request = request
-                    self._form(turn, propose)
                 case events.FollowLedger(request, ledger):
                     self._follow(turn, ledger)
-                    turn.effects.append(events.Reply(request, ledger=ledger))
+                    reply = events.Reply(request, ledger=ledger)
+                    turn.when_durable(lambda later: later.effects.append(reply))
                 case events.ImportEntries(request, entries):
                     self._offer(turn, None, entries, request)
                 case events.ImportChain():
                     self._import_chain(turn, command)
                 case events.ResumeVoting(request):
                     self._resume_voting(turn, request)
-        except P2pmedError as error:
+        except (StorageError, InvariantError):
+            raise  # the disk's or our own: the node stops
+        except Exception as error:
+            # A draft's own function runs in here; nothing was appended when it fails.
+            if not isinstance(error, P2pmedError) and not isinstance(command, events.Submit):
+                raise
             request = getattr(command, "request", 0)
             turn.effects.append(events.Reply(request, error=error))
 
@@ -617,12 +633,24 @@ class Replica:
                     self._on_founding(turn, founding)
                 case chain_events.Verified(ledger, blocks):
                     self._on_verified(turn, ledger, blocks)
-                case chain_events.Forked(ledger):
-                    turn.notify(events.Alarm("ledger_fork", (ledger,)))
-                    if self.home and self.home.ledger == ledger:
-                        self.home.halt(turn, "two certified blocks at one height")
+                case chain_events.Forked(ledger, _, second):
+                    self._on_forked(turn, ledger, second)
                 case chain_events.Faulty(peer, reason):
                     turn.drop(peer, reason)
+
+    def _on_forked(self, turn: Turn, ledger: bytes, second: StoredBlock) -> None:
+        """Two certified blocks at one height: the second is kept, and the proof names the guilty.
+
+        Told once. It halts the home ledger for good, also after a restart.
+        """
+        key = FORKED + ledger
+        if self._world.disk.get(Space.LOCAL, key) is not None:
+            return
+        self._world.disk.stage(Space.LOCAL, key, codec.encode(second))
+        turn.staged = True
+        turn.notify(events.Alarm("ledger_fork", (ledger,)))
+        if self.home and self.home.ledger == ledger:
+            self.home.halt(turn, LEDGER_FORKED)
 
     def _on_founding(self, turn: Turn, founding: Founding) -> None:
         """A ledger became known: ours if we are named in it, else perhaps one to follow."""
@@ -959,7 +987,8 @@ class Replica:
                     turn.staged = True
                     self._refuse_founding(turn)
                 case formation.Complete(founding):
-                    self._complete(turn, founding)
+                    teller = event.peer if isinstance(event, formation.FromFounder) else None
+                    self._complete(turn, founding, teller)
 
     def _refuse_founding(self, turn: Turn) -> None:
         request, self._founding_request = self._founding_request, None
@@ -978,12 +1007,14 @@ class Replica:
         )
         turn.when_durable(lambda later: self._form(later, signed))
 
-    def _complete(self, turn: Turn, founding: Founding) -> None:
+    def _complete(self, turn: Turn, founding: Founding, peer: bytes | None) -> None:
+        """Take in a founding that ``peer`` says is complete."""
         try:
             if self.chains.found(founding):
                 self._on_founding(turn, founding)
         except CredentialError as error:
-            turn.notify(events.Alarm("founding", (), str(error)))
+            if peer is not None:
+                turn.drop(peer, str(error))  # to check it costs signatures: not again and again
 
     # --- time -------------------------------------------------------------------------------
 
