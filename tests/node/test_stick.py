@@ -12,9 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from p2pmed.errors import ConfigError, DiskFull
+from p2pmed.ledger.transaction import sign_entry
 from p2pmed.medical import Demographics, Encounter, PatientName, Recall
 from p2pmed.node.node import Node
 from p2pmed.node.stick import (
@@ -69,6 +71,20 @@ async def _village(folder: Path) -> None:
             "entries": clinic.status()["entries"],
         }
         (folder / "facts.json").write_text(json.dumps(facts))
+        await _fork(clinic, network.nodes[1])
+        await export_bundle(clinic, folder / "forked.bundle")
+
+
+async def _fork(clinic: Node, pharmacy: Node) -> None:
+    """The pharmacy's device signs another entry at a place it has signed already."""
+    log = pharmacy.replica.own.key
+    last = clinic.replica.logs.entry(log, clinic.replica.logs.next_seq(log) - 1)
+    assert last is not None
+    other = msgspec.structs.replace(last.envelope, wall=last.envelope.wall + 1)
+    seed = pharmacy.keys.signing_seed
+    twin = sign_entry(other, seed=seed, author=pharmacy.key, network=pharmacy.network)
+    await clinic.import_entries([twin.raw])
+    await until(lambda: bool(clinic.replica.logs.forks(log)), "the fork is kept")
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +314,19 @@ async def test_a_forged_block(
         assert answer["entries_new"] == facts["entries"]
         await import_bundle(node, village / "whole.bundle")
         assert node.replica.chains.height(bytes.fromhex(facts["ledger"])) == facts["height"]
+
+
+async def test_a_fork_travels(village: Path) -> None:
+    """The proof that a device forked its log freezes that log wherever the stick arrives."""
+    async with newcomer(village, "insurer") as [node]:
+        await import_bundle(node, village / "whole.bundle")
+        assert not any(lane.frozen for lane in node.replica.logs)
+        for _ in range(2):
+            answer = await import_bundle(node, village / "forked.bundle")
+            assert answer["complete"]
+            [frozen] = [lane for lane in node.replica.logs if lane.frozen]
+            assert len(node.replica.logs.forks(frozen.key)) == 1
+        assert answer["forked_logs"] > 0
 
 
 async def test_news_goes_on_to_the_peers(village: Path, facts: dict[str, Any]) -> None:

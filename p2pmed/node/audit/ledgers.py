@@ -178,7 +178,10 @@ class _LedgerAudit:
         except DecodeError:
             return  # said where the logs were read
         place = number.to_bytes(4, "big") + seq.to_bytes(8, "big")
-        if seq < next_seq and self._source.get(Space.ENTRY_ID, tip) != place:
+        if seq >= next_seq or self._source.get(Space.ENTRY_ID, tip) == place:
+            return
+        # Of a forked log a block may order another branch; it is then kept beside the log.
+        if self._source.get(Space.FORK, lane + place[4:] + tip) is None:
             self._findings.add(
                 where,
                 f"it orders another entry {seq} of author {lane.hex()[:12]} than the one here",

@@ -25,6 +25,8 @@ from p2pmed.world import Space
 __all__ = ["audit_logs"]
 
 PLACE_BYTES: Final = 12
+BRANCH: Final = b"branch"
+"""Of LOCAL: the index of entries that stand beside a forked log (``ledger/logs.py``)."""
 
 
 @dataclass(slots=True)
@@ -249,8 +251,12 @@ class _LogAudit:
         mine = self._entry_at(log.row.number.to_bytes(4, "big") + entry.seq.to_bytes(8, "big"))
         if mine is not None and mine.id == entry.id:
             return "the entry stands in the log as well: it contradicts nothing"
-        good = cose.verify(entry.author, entry.signature, entry.to_be_signed)
-        return "" if good else "its signature does not hold"
+        if not cose.verify(entry.author, entry.signature, entry.to_be_signed):
+            return "its signature does not hold"
+        place = log.row.number.to_bytes(4, "big") + entry.seq.to_bytes(8, "big")
+        if self._source.get(Space.LOCAL, BRANCH + entry.id) != place:
+            return "the index of branches does not lead to it"
+        return ""
 
 
 def audit_logs(

@@ -22,9 +22,8 @@ from p2pmed.ledger.block import Body, Summary, decode_body
 from p2pmed.ledger.chain import STORED_BYTES_MAX, Chain, StoredBlock
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
-from p2pmed.ledger.transaction import Entry
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
-from p2pmed.medical.county import ANCHOR, Anchor, CountyMachine
+from p2pmed.medical.county import CountyMachine
 from p2pmed.medical.machine import MedicalMachine
 from p2pmed.medical.membership import CredentialOpener
 from p2pmed.medical.registry import Registry
@@ -137,14 +136,13 @@ class _Replay:
         self._findings = findings
         self._ledger = ledger
         self._executed = executed
-        self._registry = registry
         self._name = f"ledger {ledger.id.hex()[:12]}"
         self.disk = _SecondRun(source, ledger.id)
         self._logs = Logs(self.disk, ledger.founding.genesis.network)
-        self._villages = VillageBlocks(self.disk, self._logs, chains)
+        villages = VillageBlocks(self.disk, self._logs, chains)
         machine: StateMachine = MedicalMachine(registry, opener)
         if county:
-            machine = CountyMachine(machine, registry, self._villages)
+            machine = CountyMachine(machine, registry, villages)
         self._machine = machine
 
     def run(self) -> bool:
@@ -163,8 +161,7 @@ class _Replay:
             genesis=genesis,
             machine=self._machine,
             wall=lambda: 0,
-            available=lambda lane: 0,
-            ready=self._ready,
+            available=lambda lane: 0,  # asked by who builds, and nothing is built here
         )
         for key, raw in self._source.rows(Space.BLOCK, self._ledger.id):
             height = int.from_bytes(key[32:], "big")
@@ -179,16 +176,6 @@ class _Replay:
             self._findings.counts["executed"] += len(decided.entries)
             self._findings.counts["executed_blocks"] = height
         return True
-
-    def _ready(self, entry: Entry) -> bool:
-        """As the node's: for an anchor, whether the village's blocks and bodies are here."""
-        body = self._registry.body(entry) if entry.kind == ANCHOR else None
-        if not isinstance(body, Anchor):
-            return True
-        held = 0
-        for block in self._villages.blocks(body.ledger, body.start, body.height):
-            held = block.height
-        return held == body.height
 
     def _say_why(self, chain: Chain, block: Block, verdict: Check, key: bytes) -> None:
         where = f"block {block.header.height} of {self._name}"

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,15 @@ import pytest
 from p2pmed.errors import ConfigError
 from p2pmed.ledger import lthash
 from p2pmed.ledger.chain import StoredBlock
+from p2pmed.medical import Recall
 from p2pmed.node.audit import Findings, audit_home
 from p2pmed.storage.home import lock_home
 from p2pmed.storage.schema import table_of
-from p2pmed.testing.homes import PASSPHRASE
+from p2pmed.testing.homes import PASSPHRASE, LocalNetwork, until
 from p2pmed.wire import cbor, codec
 from p2pmed.world import Space
 
+RECALL = Recall(gtin="09506000134352", lot="L1", reason="contamination")
 Rows = Callable[[Space], list[tuple[bytes, bytes]]]
 Tamper = Callable[[Space, bytes, bytes | None], None]
 
@@ -339,3 +341,50 @@ def test_a_killed_home_passes(home: Path, tmp_path: Path) -> None:
         assert told(findings) == ""
         assert findings.counts["entries"] > int(last)
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+async def test_a_raft_home(tmp_path: Path) -> None:
+    """Every home of a Raft mesh verifies: leader, followers, and one that was away."""
+    async with AsyncExitStack() as stack:
+        network = LocalNetwork(tmp_path, stack)
+        homes = [network.home("clinic") for _ in range(3)]
+        nodes = [await network.open(home) for home in homes]
+        await network.found_mesh(engine="raft")
+        for number in range(6):
+            nodes[2].shell.set_online(number != 3)
+            receipt = await nodes[number % 2].submit(RECALL)
+            await receipt.final(timeout=15)
+        nodes[2].shell.set_online(True)
+        height = nodes[0].status()["height"]
+        await until(lambda: nodes[2].status()["height"] >= height, "the one away is back")
+    for home in homes:
+        findings = audit_home(home)
+        assert told(findings) == ""
+        assert findings.counts["executed_blocks"] >= height
+
+
+async def test_a_county_home(tmp_path: Path) -> None:
+    """A county's home verifies with its villages' blocks executed again through its anchors."""
+    async with AsyncExitStack() as stack:
+        network = LocalNetwork(tmp_path, stack)
+        village, county = network.home("clinic", place="shan/mu"), network.home("hospital")
+        clinic = await network.open(village)
+        await clinic.found_mesh(name="Mu village")
+        receipt = await clinic.submit(RECALL)
+        await receipt.final(timeout=10)
+        hospital = await network.open(county)
+        await hospital.found_mesh(name="Shan county")
+        await receipt.anchored(timeout=20)
+    findings = audit_home(county)
+    assert told(findings) == ""
+    assert findings.counts["ledgers"] == 2
+    assert told(audit_home(village)) == ""
+    # Without the village's blocks the anchor cannot be executed again, and that is found.
+    with closing(sqlite3.connect(county / "node.db")) as connection:
+        [home] = connection.execute("SELECT value FROM kv WHERE key = ?", (b"home",)).fetchone()
+        connection.execute(
+            "DELETE FROM bulk WHERE space = ? AND substr(key, 1, 32) <> ?",
+            (int(Space.BLOCK), home),
+        )
+        connection.commit()
+    assert "executing it again gives otherwise: the verdicts" in told(audit_home(county))
