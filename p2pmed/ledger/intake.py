@@ -148,10 +148,11 @@ class Intake:
             if entry.lane in broken or not connects or (lane is not None and lane.frozen):
                 self._ahead.pop(entry.lane, None)
                 continue
-            self._logs.append(entry)
+            self._logs.append(entry, last=False)
             admitted.entries.append(entry)
             if self._ahead.get(entry.lane) == (entry.seq + 1, entry.id):
                 del self._ahead[entry.lane]
+        self._logs.stage_rows(dict.fromkeys(entry.lane for entry in admitted.entries))
         for entry, is_good in zip(batch.suspects, good[len(batch.entries) :], strict=True):
             lane = self._logs.lane(entry.lane)
             if is_good and lane is not None and not lane.frozen:

@@ -17,7 +17,7 @@ signed bytes; ``ENTRY_ID`` id -> number + seq; ``SUBJECT`` patient + number + se
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -249,12 +249,20 @@ class Logs:
 
     # --- writing ------------------------------------------------------------------------
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: Entry, *, last: bool = True) -> None:
         """Stage ``entry`` as the next of its log. Its signature was checked by the caller.
 
+        Unless it is the ``last`` of this step, ``stage_rows`` must follow in the same step.
         Raises ``LocalProtocolError`` if it does not connect.
         """
-        self._stage_lane(self._append(entry))
+        lane = self._append(entry)
+        if last:
+            self._stage_lane(lane)
+
+    def stage_rows(self, keys: Iterable[LaneKey]) -> None:
+        """Stage the rows of logs that grew by ``append(entry, last=False)``."""
+        for key in keys:
+            self._stage_lane(self._lanes[key])
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """``append`` each; all are of one log, whose row is written once."""
