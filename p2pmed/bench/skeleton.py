@@ -266,6 +266,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    from p2pmed.cli.session import run_async
+    from p2pmed.aio.loop import run
 
-    run_async(main())
+    run(main())

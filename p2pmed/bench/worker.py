@@ -305,6 +305,6 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    from p2pmed.cli.session import run_async
+    from p2pmed.aio.loop import run
 
-    run_async(main())
+    run(main())

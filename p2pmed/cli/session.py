@@ -7,7 +7,6 @@ opens the home itself, without network, for the one question.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import getpass
 import json
 import os
@@ -104,12 +103,10 @@ def passphrase_of(parsed: argparse.Namespace, *, confirm: bool = False) -> str:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop where it is installed, else on the plain loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+    """Run a command's work on the event loop of ``aio/loop.py``."""
+    from p2pmed.aio.loop import run
+
+    return run(work)
 
 
 def ask_node(

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
+from p2pmed.aio.loop import run
 from p2pmed.errors import LocalProtocolError
 from p2pmed.limits import VALIDATORS_MAX
 from p2pmed.medical.registry import Kind
@@ -34,8 +35,6 @@ from p2pmed.sync.founding import MeshPolicy
 
 __all__ = ["PASSPHRASE", "LocalNetwork", "local_network", "run", "until"]
 
-T = TypeVar("T")
-
 PASSPHRASE: Final = "for tests and examples only"  # noqa: S105 (opens nothing that lasts)
 """Opens every home of a local network."""
 WAIT_S: Final = 15.0
@@ -44,15 +43,6 @@ LOOK_S: Final = 0.02
 
 ACCEPTS: Final = MeshPolicy(auto=True, size=VALIDATORS_MAX, roles=(), follow=False)
 """Signs a founding that names it; never proposes one, never follows a ledger by itself."""
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a program on uvloop where it is installed, else on the plain loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 async def until(question: Callable[[], bool], what: str, *, seconds: float = WAIT_S) -> None:
