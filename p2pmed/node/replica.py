@@ -658,9 +658,21 @@ class Replica:
         ledger = ledger_id(founding.genesis)
         self._watch(ledger)
         named = founding.genesis.epoch().index_of(self.me) is not None
-        village = ledger not in self.watches
-        if self.home is None and (named or (self.policy.follow and village)):
+        if self.home is None and (named or self._may_follow(founding)):
             self._take_home(turn, founding)
+
+    def _may_follow(self, founding: Founding) -> bool:
+        """Whether a ledger that others founded may become the home ledger without a word.
+
+        It is for life: so not a county's, not one of a device known to be revoked, and, where
+        this node founds meshes by itself, not a smaller one than it would found: anybody may
+        found a ledger of one.
+        """
+        founders = [validator.node for validator in founding.genesis.validators]
+        small = self.policy.auto and len(founders) < self.policy.size
+        county = ledger_id(founding.genesis) in self.watches
+        revoked = any(node in self._revoked for node in founders)
+        return self.policy.follow and not (small or county or revoked)
 
     def _follow(self, turn: Turn, ledger: bytes) -> None:
         founding = self.chains.founding(ledger)

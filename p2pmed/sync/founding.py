@@ -370,10 +370,11 @@ class Formation:
         except LocalProtocolError:
             return []
         nodes = [validator.node for validator in genesis.validators]
-        mine = self._seen.get(self._me)
-        named = mine and Validator(node=self._me, vote_key=mine.vote_key) in genesis.validators
-        if not named or peer not in nodes or genesis.rules != self._rules:
+        if self._me not in nodes or peer not in nodes or genesis.rules != self._rules:
             return []
+        if not all(self._knows(validator) for validator in genesis.validators):
+            return []
+        withdrawn: list[FormationEffect] = []
         if self._offer is not None:
             other = self._offer
             same = ledger_id(other.genesis) == ledger_id(genesis)
@@ -381,8 +382,19 @@ class Formation:
             yields = other.proposer == self._me and peer < self._me and len(other.consents) <= 1
             if not same and not yields:
                 return []
+            if not same:  # who signed ours in between need not wait for it to run out
+                off = GenesisWithdraw(ledger=ledger_id(other.genesis))
+                withdrawn = self._to_others(other.genesis, off)
         self._offer = _Offer(genesis, peer, Instant(now + SIGNED_MS))
-        return [Sign(genesis)]
+        return [*withdrawn, Sign(genesis)]
+
+    def _knows(self, validator: Validator) -> bool:
+        """Whether a named founder is in sight, free, and votes with the key it published.
+
+        Else a proposer could fill the seats with devices that nobody here has met.
+        """
+        seen = self._seen.get(validator.node)
+        return seen is not None and seen.free and seen.vote_key == validator.vote_key
 
     def _on_consent(self, peer: bytes, consent: GenesisConsent) -> list[FormationEffect]:
         offer = self._offer
