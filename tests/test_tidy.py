@@ -71,6 +71,7 @@ LONG_MODULES = {
     "node/patients.py": "one face: short methods over the same key cache",
     "node/replica.py": "the single place where cores are wired; its parts are moved out one by one",
     "sync/chains.py": "asking, verifying and keeping of one chain share its row",
+    "sync/founding.py": "one negotiation: proposing and answering share its one open offer",
     "testing/simulation.py": "one world with one heap; its faults act on the same nodes",
     "transport/channel.py": "one state machine, its table first",
 }
