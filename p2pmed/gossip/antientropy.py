@@ -23,7 +23,7 @@ one request in flight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,12 +88,14 @@ class _Talk:
 class AntiEntropy:
     """Our table, the peers' mirrors, and the two kinds of question."""
 
-    def __init__(self, store: LogStore) -> None:
+    def __init__(
+        self, store: LogStore, arriving: Callable[[LaneKey], int] = lambda lane: 0
+    ) -> None:
         self._store = store
         self.table = LaneTable(store.frontier())
         self.mirrors: dict[bytes, Mirror] = {}
         self._talks: dict[bytes, _Talk] = {}
-        self.wants = Wants(self.table, self.mirrors)
+        self.wants = Wants(self.table, self.mirrors, arriving)
         self._last = 0
 
     def up(self, peer: bytes) -> None:

@@ -68,13 +68,25 @@ Effects = list[GossipEffect]
 
 
 class GossipEngine:
-    """One node's part in its cell. ``me`` is its device key (32 bytes)."""
+    """One node's part in its cell. ``me`` is its device key (32 bytes).
 
-    def __init__(self, *, me: bytes, store: LogStore, rng: Rng, now: Instant) -> None:
+    ``arriving(lane)`` is the seq below which entries of a log are here or being checked or
+    flushed: while it is above what is durable, nothing of the log is asked for again.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: bytes,
+        store: LogStore,
+        rng: Rng,
+        now: Instant,
+        arriving: Callable[[LaneKey], int] = lambda lane: 0,
+    ) -> None:
         self._me = me
         self._members = Membership(rng)
         self._broadcast = Broadcast(me)
-        self._repair = AntiEntropy(store)
+        self._repair = AntiEntropy(store, arriving)
         self._budgets: dict[bytes, Budget] = {}
         self._now = now
         self._hlc = 0

@@ -14,7 +14,7 @@ takes less than one, so that 30 kbit/s with cuts still moves forward.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -49,6 +49,11 @@ SETTLE_MS_MAX: Final = 60_000
 REST_MS: Final = 250
 REST_MS_MAX: Final = 30_000
 """A peer that disappointed rests so long, doubled for each time in a row."""
+
+HOLD_MS: Final = 200
+HOLDS_MAX: Final = 20
+"""Entries that came are checked and flushed before more of their lane is asked for; a slow
+machine may take seconds for it, and would be made slower by getting them twice."""
 
 LATE_REQUESTS_MAX: Final = 4
 """Requests given up whose answer is still welcome: a slow line is not a lie."""
@@ -94,13 +99,21 @@ class _Lack:
     """In a request in flight."""
     answered_by: bytes | None = None
     """Who answered last, until the lane grows."""
+    held: int = 0
+    """How often asking was put off because entries of the lane were on their way."""
 
 
 class Wants:
     """The lanes we lack, and the requests for them."""
 
-    def __init__(self, table: LaneTable, mirrors: Mapping[bytes, Mirror]) -> None:
+    def __init__(
+        self,
+        table: LaneTable,
+        mirrors: Mapping[bytes, Mirror],
+        arriving: Callable[[LaneKey], int] = lambda lane: 0,
+    ) -> None:
         self._table = table
+        self._arriving = arriving
         self._mirrors = mirrors
         self._sources: dict[bytes, _Source] = {}
         self._lacks: dict[LaneKey, _Lack] = {}
@@ -158,7 +171,7 @@ class Wants:
         if lack is None:
             self.lack(lane, due)
         elif not lack.asked:
-            lack.fails = 0
+            lack.fails = lack.held = 0
             now_due = lack.answered_by is not None
             lack.answered_by = None
             self._wake_at(lane, Instant(0) if now_due else due)
@@ -312,6 +325,11 @@ class Wants:
             due, lane = heappop(self._timers)
             lack = self._lacks.get(lane)
             if lack is None or lack.asked or lack.due != due:
+                continue
+            if lack.held < HOLDS_MAX and self._arriving(lane) > self._table.get(lane):
+                lack.held += 1
+                lack.due = Instant(now + HOLD_MS)
+                heappush(self._timers, (lack.due, lane))
                 continue
             if lack.answered_by in self._sources:
                 # It answered, and nothing came of it: a fork, or junk.

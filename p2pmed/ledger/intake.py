@@ -99,6 +99,14 @@ class Intake:
             offered.checks = [(e.author, e.signature, e.to_be_signed) for e in everything]
         return offered
 
+    def reaches(self, lane: LaneKey) -> int:
+        """The seq below which entries are stored, staged or being checked; 0 if none are."""
+        ahead = self._ahead.get(lane)
+        if ahead is not None:
+            return ahead[0]
+        log = self._logs.lane(lane)
+        return log.next_seq if log else 0
+
     def _sort(self, entry: Entry, batch: _Batch, offered: Offered, gapped: set[LaneKey]) -> str:
         """Put one entry where it belongs; the fault if the sender should be dropped."""
         lane = self._logs.lane(entry.lane)

@@ -134,7 +134,13 @@ class Replica:
         self.opener = CredentialOpener(identity.manifest, identity.network, verify=verify)
         self.machine = MedicalMachine(registry, self.opener)
         self.intake = Intake(self.logs, identity.network, self._valid_opening)
-        self.gossip = GossipEngine(me=self.me, store=self.logs, rng=world.rng, now=now)
+        self.gossip = GossipEngine(
+            me=self.me,
+            store=self.logs,
+            rng=world.rng,
+            now=now,
+            arriving=self.intake.reaches,
+        )
         self.chains = Chains(
             disk=world.disk,
             network=identity.network,
