@@ -30,6 +30,7 @@ from p2pmed.quorum.certificate import Validator
 from p2pmed.wire.codec import Bytes32, Wire
 
 __all__ = [
+    "Accept",
     "Formation",
     "FormationMessage",
     "FromFounder",
@@ -47,7 +48,9 @@ __all__ = [
 ]
 
 OFFER_MS: Final = 10_000
-"""How long a proposer waits for consents."""
+"""How long a proposer waits for consents that policies give."""
+OFFERS_MAX: Final = 16
+"""Offers kept for an operator's answer, one a proposer."""
 SIGNED_MS: Final = 60_000
 """How long a signature binds a node whose proposer has gone silent."""
 assert SIGNED_MS > OFFER_MS
@@ -125,6 +128,15 @@ class Propose:
     engine: Literal["bft", "raft"]
     liars: int | None
     name: str
+    patience_ms: int = OFFER_MS
+    """How long to wait for the others' signatures; people need longer than policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Event: the operator's word that the offer of ``proposer`` is to be signed."""
+
+    proposer: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +155,7 @@ class Signed:
     signature: bytes
 
 
-FormationEvent: TypeAlias = Neighbours | Propose | FromFounder | Signed | DeadlineReached
+FormationEvent: TypeAlias = Neighbours | Propose | Accept | FromFounder | Signed | DeadlineReached
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +222,8 @@ class Formation:
         self._seen: dict[bytes, Neighbour] = {}
         self._since: Instant | None = None
         self._offer: _Offer | None = None
+        self._offered: dict[bytes, Genesis] = {}
+        """Offers that wait: for an operator's word, or until all they name are known here."""
         self.founded = False
         if open_genesis is not None:
             genesis, now = open_genesis
@@ -241,6 +255,8 @@ class Formation:
                 return self._on_neighbours(nodes, now)
             case Propose():
                 return self._on_propose(event, now)
+            case Accept(proposer):
+                return self._on_accept(proposer, now)
             case FromFounder(peer, message):
                 return self._on_message(peer, message, now)
             case Signed(ledger, signature):
@@ -254,7 +270,7 @@ class Formation:
         if self._eligible(seen) != self._eligible(self._seen):
             self._since = now
         self._seen = seen
-        return []
+        return self._consider(now)
 
     def _eligible(self, seen: Mapping[bytes, Neighbour]) -> list[bytes]:
         wanted = self._policy.roles
@@ -312,7 +328,7 @@ class Formation:
             nonce=self._entropy.token(16),
         )
         genesis.check()
-        self._offer = _Offer(genesis, self._me, Instant(now + OFFER_MS))
+        self._offer = _Offer(genesis, self._me, Instant(now + word.patience_ms))
         return [Sign(genesis)]
 
     def _on_signed(self, ledger: bytes, signature: bytes) -> list[FormationEffect]:
@@ -356,6 +372,9 @@ class Formation:
             case GenesisDone(founding):
                 return [] if self.founded else [Complete(founding)]
             case GenesisWithdraw(ledger):
+                offered = self._offered.get(peer)
+                if offered is not None and ledger_id(offered) == ledger:
+                    del self._offered[peer]
                 offer = self._offer
                 if offer and offer.proposer == peer and ledger_id(offer.genesis) == ledger:
                     self._offer, self._since = None, now
@@ -363,7 +382,8 @@ class Formation:
         return []
 
     def _on_offer(self, peer: bytes, genesis: Genesis, now: Instant) -> list[FormationEffect]:
-        if self.founded or not self._policy.auto or genesis.network != self._network:
+        """Keep an offer that could be; with ``auto`` it is signed as soon as all are known."""
+        if self.founded or genesis.network != self._network:
             return []
         try:
             genesis.check()
@@ -372,6 +392,40 @@ class Formation:
         nodes = [validator.node for validator in genesis.validators]
         if self._me not in nodes or peer not in nodes or genesis.rules != self._rules:
             return []
+        self._offered[peer] = genesis
+        while len(self._offered) > OFFERS_MAX:
+            del self._offered[next(iter(self._offered))]
+        return self._consider(now)
+
+    def _consider(self, now: Instant) -> list[FormationEffect]:
+        """Sign, by policy, the first offer whose founders are all known here."""
+        if self.founded or not self._policy.auto:
+            return []
+        for peer in sorted(self._offered):
+            if effects := self._agree(peer, now):
+                return effects
+        return []
+
+    def offers(self) -> list[tuple[bytes, Genesis]]:
+        """What others have offered and nobody here has answered: proposer and genesis."""
+        return [(peer, self._offered[peer]) for peer in sorted(self._offered)]
+
+    def _on_accept(self, proposer: bytes, now: Instant) -> list[FormationEffect]:
+        if self.founded:
+            raise LocalProtocolError("this node is in a mesh already", hint="leave it first")
+        if proposer not in self._offered:
+            raise LocalProtocolError("no such offer stands", hint="see `p2pmed mesh offers`")
+        effects = self._agree(proposer, now)
+        if not effects:
+            raise LocalProtocolError(
+                "not every founder it names is in sight and free, or another offer was signed",
+                hint="see `p2pmed peers`, and try again in a minute",
+            )
+        return effects
+
+    def _agree(self, peer: bytes, now: Instant) -> list[FormationEffect]:
+        """Sign the offer of ``peer``, unless somebody in it is unknown or another one binds."""
+        genesis = self._offered[peer]
         if not all(self._knows(validator) for validator in genesis.validators):
             return []
         withdrawn: list[FormationEffect] = []
@@ -386,6 +440,7 @@ class Formation:
                 off = GenesisWithdraw(ledger=ledger_id(other.genesis))
                 withdrawn = self._to_others(other.genesis, off)
         self._offer = _Offer(genesis, peer, Instant(now + SIGNED_MS))
+        del self._offered[peer]
         return [*withdrawn, Sign(genesis)]
 
     def _knows(self, validator: Validator) -> bool:

@@ -25,6 +25,7 @@ from p2pmed.ledger.genesis import (
 from p2pmed.sync.founding import (
     OFFER_MS,
     SIGNED_MS,
+    Accept,
     Complete,
     Formation,
     FormationMessage,
@@ -233,6 +234,51 @@ def test_one_that_does_not_accept_lets_the_offer_run_out() -> None:
     meadow.propose(1, 0, 1)
     meadow.deliver()
     assert [len(found) for found in meadow.ledgers()] == [1, 1, 0]
+
+
+def test_people_accept_an_offer_where_no_policy_does() -> None:
+    """Without ``auto`` an offer waits for the operator's word, which completes the ledger."""
+    meadow = Meadow(3, MeshPolicy(auto=False))
+    meadow.propose(0, 0, 1, 2, patience_ms=600_000)
+    meadow.deliver()
+    proposer = meadow[0].device.key
+    assert [offer[0] for offer in meadow[1].core.offers()] == [proposer]
+    assert meadow[1].open_row is None
+    meadow.wait(60_000)
+    for seat in (1, 2):
+        meadow.step(meadow[seat], Accept(proposer))
+        meadow.deliver()
+    assert [len(found) for found in meadow.ledgers()] == [1, 1, 1]
+    with pytest.raises(LocalProtocolError, match="in a mesh already"):
+        meadow.step(meadow[1], Accept(proposer))
+
+
+def test_only_an_offer_that_stands_is_accepted() -> None:
+    """Never offered, or withdrawn since: the operator is told, and nothing is signed."""
+    meadow = Meadow(3, MeshPolicy(auto=False))
+    proposer = meadow[0].device.key
+    with pytest.raises(LocalProtocolError, match="no such offer"):
+        meadow.step(meadow[1], Accept(proposer))
+    meadow.propose(0, 0, 1, 2)
+    meadow.deliver()
+    meadow.wait(OFFER_MS)
+    with pytest.raises(LocalProtocolError, match="no such offer"):
+        meadow.step(meadow[1], Accept(proposer))
+    assert meadow[1].signed == []
+
+
+def test_an_offer_that_comes_before_its_founders_are_seen_is_signed_when_they_are() -> None:
+    """A policy's consent waits for sight, not for another offer."""
+    meadow = Meadow(3)
+    for founder in meadow.founders.values():
+        if founder is not meadow[0]:
+            founder.boot(START)
+    meadow.propose(0, 0, 1, 2)
+    meadow.deliver()
+    assert meadow[1].signed == []
+    meadow.look()
+    meadow.deliver()
+    assert [len(found) for found in meadow.ledgers()] == [1, 1, 1]
 
 
 def test_a_signer_whose_proposer_died_is_free_after_a_minute() -> None:
