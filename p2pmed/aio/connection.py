@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 import aiohttp
@@ -63,6 +63,7 @@ class Connection:
         on_established: Callable[[Connection, Established], None],
         on_deliver: Callable[[Connection, bytes], None],
         on_closed: Callable[[Connection, str], None],
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.channel = channel
         self.address = address
@@ -75,6 +76,7 @@ class Connection:
         self._on_established = on_established
         self._on_deliver = on_deliver
         self._on_closed = on_closed
+        self._room = room
         self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -148,6 +150,8 @@ class Connection:
             message = await ws.receive()
             if message.type is aiohttp.WSMsgType.BINARY:
                 self.feed(FrameIn(message.data))
+                if self._room is not None:
+                    await self._room()  # else what waits for the node would grow without bound
             elif message.type in _ENDS:
                 self.close(_ENDS[message.type])
             else:

@@ -24,7 +24,11 @@ SLICE_MS: Final = 10
 
 
 class Driver(Generic[EventT, EffectT]):
-    """Feeds one engine; ``perform`` carries an effect out and never waits."""
+    """Feeds one engine; ``perform`` carries an effect out and never waits.
+
+    ``eased`` is called when the loop is given back and when nothing is left to do: whoever holds
+    back events while ``waiting`` is large may look again.
+    """
 
     def __init__(
         self,
@@ -32,12 +36,19 @@ class Driver(Generic[EventT, EffectT]):
         *,
         clock: Clock,
         perform: Callable[[EffectT], None],
+        eased: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._perform = perform
+        self._eased = eased
         self._inbox: deque[EventT] = deque()
         self._wake = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Events that the engine has not taken yet."""
+        return len(self._inbox)
 
     def put(self, event: EventT) -> None:
         """Queue an event; from the loop's own thread."""
@@ -61,10 +72,12 @@ class Driver(Generic[EventT, EffectT]):
             elif self._inbox:
                 self.carry_out(engine.step(self._inbox.popleft(), now))
             else:
+                self._eased()
                 await self._wait(None if deadline is None else (deadline - now) / 1_000)
                 slice_end = clock.now() + SLICE_MS
                 continue
             if clock.now() >= slice_end:
+                self._eased()
                 await asyncio.sleep(0)
                 slice_end = clock.now() + SLICE_MS
 

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -106,7 +106,8 @@ class Links:
 
     ``on_event`` is called in the event loop and must not block; events of one peer come in
     order. Give ``host`` and ``port`` to listen (``start``), or ``attach`` to an application
-    of the embedder's and ``start(listen=False)``.
+    of the embedder's and ``start(listen=False)``. ``room`` is awaited after each frame: while it
+    waits nothing more is read, and the sender feels it.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Links:
         host: str = "0.0.0.0",  # noqa: S104  a clinic's peers are on its LAN
         port: int = 0,
         peers_max: int = PEERS_MAX,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._network_id = network_id
         self._identity = identity
@@ -128,6 +130,7 @@ class Links:
         self._entropy = entropy
         self._clock = clock
         self._on_event = on_event
+        self._room = room
         self._host = host
         self._port = port
         self._peers_max = peers_max
@@ -373,6 +376,7 @@ class Links:
             on_established=self._on_established,
             on_deliver=self._on_deliver,
             on_closed=self._on_closed,
+            room=self._room,
         )
 
     async def _drive(

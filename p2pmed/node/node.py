@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from p2pmed.aio.clock import SystemClock, SystemEntropy, system_rng
 from p2pmed.discovery.peerbook import Source
-from p2pmed.errors import LocalProtocolError
+from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
 from p2pmed.identity.sealing import box_public
@@ -37,16 +39,20 @@ from p2pmed.node.setup import load_keys, read_chain
 from p2pmed.node.shell import Shell
 from p2pmed.storage.home import Home, HomeFile, open_home
 from p2pmed.sync.founding import Propose
-from p2pmed.wire import cbor
-from p2pmed.wire.codec import Wire
+from p2pmed.wire import cbor, codec
+from p2pmed.wire.codec import Count, Wire
 from p2pmed.world import Space, World
 
 __all__ = ["Happening", "Node", "open_node"]
 
 QUEUE_MAX = 10_000
-"""Happenings kept for one slow reader of ``events``; beyond it, it resumes from its cursor."""
+"""Happenings kept for one slow reader of ``events``; beyond it, it is told that it missed some."""
 SUBMIT_MAX = 256
 """Transactions in one submission."""
+
+CURSOR_BYTES_MAX = 8 * 1024 * 1024
+"""Every log that a node may have, about 60 bytes each."""
+Bytes48 = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
 
 CATCH_UP_ENTRIES = 256
 """Transactions applied before other tasks get their turn: some ten milliseconds."""
@@ -156,8 +162,7 @@ class Node:
 
     async def _ask(self, make: Callable[[int], node_events.Command]) -> node_events.Reply:
         """Give the node a command and wait for its reply; the reply's error is raised."""
-        if self.shell.stopped.done():
-            self.shell.stopped.result()
+        self._refuse_if_stopped()
         self._requests += 1
         future: asyncio.Future[node_events.Reply] = asyncio.get_running_loop().create_future()
         self._replies[self._requests] = future
@@ -170,6 +175,14 @@ class Node:
         if reply.error is not None:
             raise reply.error
         return reply
+
+    def _refuse_if_stopped(self) -> None:
+        """Raises why the node stopped; ``LocalProtocolError`` if it was closed."""
+        stopped = self.shell.stopped
+        if stopped.cancelled():
+            raise LocalProtocolError("the node is closed")
+        if stopped.done():
+            stopped.result()
 
     # --- meshes and ledgers -------------------------------------------------------------------
 
@@ -324,20 +337,23 @@ class Node:
 
     async def events(
         self, *, kinds: Iterable[type[Wire]] | None = None, cursor: bytes | None = None
-    ) -> AsyncIterator[Happening]:
+    ) -> AsyncGenerator[Happening, None]:
         """What happens, from now on or after ``cursor``; ends when the node closes.
 
-        ``kinds`` keeps transactions of those bodies (alarms always come). A reader that is too
-        slow loses nothing: it is taken back to the author logs at its own cursor.
+        ``kinds`` keeps transactions of those bodies (alarms always come). *Stored* is told of each
+        transaction once, however slow the reader, and after a restart from its cursor; *final* and
+        alarms are told from now on, and a reader that is ``QUEUE_MAX`` of them behind is told only
+        that it missed some. Raises what stopped the node.
         """
         wanted = tuple(kinds) if kinds is not None else None
         position = (
             _read_cursor(cursor) if cursor is not None else dict(self.replica.logs.frontier())
         )
-        queue: deque[Happening] = deque(maxlen=QUEUE_MAX)
+        queue: deque[Happening] = deque()
         self._listeners.append(queue)
         try:
             while True:
+                heard = self._heard  # taken first: what happens while the reader works is not lost
                 for entry in self._after(position):
                     position[entry.lane] = entry.seq + 1
                     body = self.body(entry)
@@ -345,32 +361,34 @@ class Node:
                         yield Happening(
                             what="stored", entry=entry, body=body, cursor=_cursor(position)
                         )
+                here = _cursor(position) if queue else b""
                 while queue:
                     happening = queue.popleft()
                     is_wanted = wanted is None or happening.body is None
                     if is_wanted or isinstance(happening.body, wanted or ()):
-                        yield happening
-                await self._next_news()
+                        yield replace(happening, cursor=here)
+                if not await self._next_news(heard):
+                    return
         finally:
             self._listeners.remove(queue)
 
-    async def _next_news(self) -> None:
-        heard = self._heard
-        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(heard.wait())}
+    async def _next_news(self, heard: asyncio.Event) -> bool:
+        """Wait for it; ``False`` if the node was closed. Raises what stopped it."""
+        stopped = self.shell.stopped
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(heard.wait())
         try:
-            await asyncio.wait(waiting | {self.shell.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for future in waiting:
-                future.cancel()
-        if self.shell.stopped.done():
-            self.shell.stopped.result()
+            waiting.cancel()
+        if stopped.done() and not stopped.cancelled():
+            stopped.result()
+        return not stopped.cancelled()
 
-    def _after(self, position: dict[LaneKey, int]) -> list[Entry]:
+    def _after(self, position: dict[LaneKey, int]) -> Iterator[Entry]:
+        """Durable entries beyond ``position``, read as they are asked for."""
         logs = self.replica.logs
-        found = []
         for lane, next_seq in logs.frontier():
-            found += list(logs.entries(lane, position.get(lane, 0), next_seq))
-        return found
+            yield from logs.entries(lane, position.get(lane, 0), next_seq)
 
     # --- from the shell -----------------------------------------------------------------------
 
@@ -415,6 +433,9 @@ class Node:
 
     def _tell(self, happening: Happening) -> None:
         for queue in self._listeners:
+            if len(queue) >= QUEUE_MAX:
+                queue.clear()
+                queue.append(Happening(what="alarm", text="missed: this reader is too slow"))
             queue.append(happening)
 
     def on_stopped(self, error: BaseException) -> None:
@@ -431,7 +452,12 @@ def _cursor(position: dict[LaneKey, int]) -> bytes:
 
 
 def _read_cursor(cursor: bytes) -> dict[LaneKey, int]:
-    rows = cbor.decode(cursor, limit=8 * 1024 * 1024)
+    try:
+        rows = codec.convert(
+            cbor.decode(cursor, limit=CURSOR_BYTES_MAX), list[tuple[Bytes48, Count]]
+        )
+    except DecodeError:
+        raise LocalProtocolError("not a cursor of this node's events") from None
     return {LaneKey.from_bytes(lane): seq for lane, seq in rows}
 
 

@@ -35,13 +35,19 @@ class Waiters:
 
     def __init__(self) -> None:
         self._by_lane: dict[LaneKey, list[tuple[Callable[[], bool], asyncio.Future[None]]]] = {}
+        self._failed: BaseException | None = None
 
     async def until(
         self, lane: LaneKey, answered: Callable[[], bool], seconds: float | None
     ) -> None:
-        """Wait until ``answered()``; asked again whenever ``moved(lane)`` is called."""
+        """Wait until ``answered()``; asked again whenever ``moved(lane)`` is called.
+
+        Raises ``TimeoutError``, or what stopped the node.
+        """
         if answered():
             return
+        if self._failed is not None:
+            raise self._failed  # nothing moves any more
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._by_lane.setdefault(lane, [])
         item = (answered, future)
@@ -52,6 +58,8 @@ class Waiters:
         finally:
             if item in waiting:
                 waiting.remove(item)
+            if not waiting and self._by_lane.get(lane) is waiting:
+                del self._by_lane[lane]
 
     def moved(self, lane: LaneKey) -> None:
         """Something about this log changed."""
@@ -75,7 +83,8 @@ class Waiters:
             self.moved(lane)
 
     def fail(self, error: BaseException) -> None:
-        """The node stops: everybody who waits is told."""
+        """The node stops: everybody who waits is told, and whoever will."""
+        self._failed = self._failed or error
         for waiting in self._by_lane.values():
             for _, future in waiting:
                 if not future.done():

@@ -223,7 +223,7 @@ class Replica:
         turn = Turn(self._world.clock.now())
         opening = self.own.opening()
         if opening is not None:
-            self._write(turn, (opening,), None)
+            self._write(turn, (opening,))
         if self.home is not None:
             self.home.work(turn)
         return self._finish(turn)
@@ -547,32 +547,56 @@ class Replica:
 
         turn.when_durable(then)
 
-    def _write(
+    def _write(self, turn: Turn, drafts: tuple[Draft, ...]) -> list[Entry]:
+        """Sign drafts of the node's own into its log."""
+        entries, _ = self._sign(drafts, None)
+        self._append(turn, entries, (), None)
+        return entries
+
+    def _submit(self, turn: Turn, submit: events.Submit) -> None:
+        """Sign a caller's drafts into the own log, all or none.
+
+        The caller's functions run in here: what they raise is the caller's, and nothing of the
+        submission was staged by then.
+        """
+        try:
+            entries, rows = self._sign(submit.drafts, submit.local)
+        except (StorageError, InvariantError):
+            raise
+        except Exception as error:
+            turn.effects.append(events.Reply(submit.request, error=error))
+            return
+        self._append(turn, entries, rows, submit.request)
+
+    def _sign(
+        self, drafts: tuple[Draft, ...], local: events.LocalRows | None
+    ) -> tuple[list[Entry], Sequence[tuple[bytes, bytes | None]]]:
+        """Entries of ``drafts``, and the rows to note with them; nothing is staged."""
+        ledger = self.home.ledger if self.home else b""
+        wall = self._world.clock.wall_ms()
+        entries = self.own.sign(drafts, ledger=ledger, wall_ms=wall, clock=0)
+        return entries, local([entry.id for entry in entries]) if local else ()
+
+    def _append(
         self,
         turn: Turn,
-        drafts: tuple[Draft, ...],
+        entries: list[Entry],
+        rows: Sequence[tuple[bytes, bytes | None]],
         request: int | None,
-        local: events.LocalRows | None = None,
-    ) -> list[Entry]:
-        """Sign drafts into the own log, and note ``local`` in the same commit."""
-        wall = self._world.clock.wall_ms()
-        entries = self.own.sign(
-            drafts, ledger=self.home.ledger if self.home else b"", wall_ms=wall, clock=0
-        )
-        rows = local([entry.id for entry in entries]) if local else ()
-        self.logs.extend(entries)  # from here on nothing of the caller's can fail
+    ) -> None:
+        """Stage own entries, and ``rows`` in the same commit."""
+        self.logs.extend(entries)
         for key, value in rows:
             self._world.disk.stage(Space.LOCAL, key, value)
         self._when_stored(turn, entries, None, request)
-        return entries
 
     # --- commands ---------------------------------------------------------------------------
 
     def _on_command(self, turn: Turn, command: NodeEvent) -> None:
         try:
             match command:
-                case events.Submit(request, drafts, local):
-                    self._write(turn, drafts, request, local)
+                case events.Submit():
+                    self._submit(turn, command)
                 case events.FoundMesh(request, propose):
                     self._refuse_if_muted()
                     self._look(turn)
@@ -590,10 +614,7 @@ class Replica:
                     self._resume_voting(turn, request)
         except (StorageError, InvariantError):
             raise  # the disk's or our own: the node stops
-        except Exception as error:
-            # A draft's own function runs in here; nothing was appended when it fails.
-            if not isinstance(error, P2pmedError) and not isinstance(command, events.Submit):
-                raise
+        except P2pmedError as error:
             request = getattr(command, "request", 0)
             turn.effects.append(events.Reply(request, error=error))
 
@@ -947,7 +968,7 @@ class Replica:
             state = home.chain.state
             anchor = self.county_machine.plan(state, self.identity.network, ledger, height)
             if anchor is not None:
-                self._anchor = self._write(turn, (Draft(body=anchor),), None)[-1]
+                self._anchor = self._write(turn, (Draft(body=anchor),))[-1]
                 return
 
     # --- formation --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from p2pmed.aio import links as wire
 from p2pmed.aio.committer import Committer
@@ -39,6 +40,12 @@ from p2pmed.world import Space, World
 __all__ = ["Shell"]
 
 log = logging.getLogger("p2pmed.node")
+
+EVENTS_WAITING_MAX: Final = 256
+CHECKS_WAITING_MAX: Final = 8_192
+STAGED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""While more than this waits for the node, for signature checks or for the disk, no frame is
+read: a flood, or a long import over a fast line onto a slow card, fills the sender's queue."""
 
 
 class _Remembered(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -69,14 +76,15 @@ class Shell:
         self._on_notice = on_notice
         self._on_reply = on_reply
         self._driver: Driver[NodeEvent, NodeEffect] = Driver(
-            replica, clock=world.clock, perform=self._perform
+            replica, clock=world.clock, perform=self._perform, eased=self._ease
         )
         self._book = PeerBook(own_key=replica.me, rng=world.rng)
         self._book_driver: Driver[peerbook.PeerBookEvent, peerbook.PeerBookEffect] = Driver(
             self._book, clock=world.clock, perform=self._on_book
         )
         self._committer = Committer(disk.commit, persisted=self._persisted, failed=self._fail)
-        self._verifier = Verifier()
+        self._verifier = Verifier(self._fail)
+        self._eased = asyncio.Event()
         identity = replica.identity
         keys = identity.keys
         self.links = Links(
@@ -91,6 +99,7 @@ class Shell:
             entropy=world.entropy,
             clock=world.clock,
             on_event=self._on_link,
+            room=self._room,
             host=config.host,
             port=config.port,
         )
@@ -155,6 +164,9 @@ class Shell:
         if not self.stopped.done():
             log.error("the node stops: %s", type(error).__name__)
             self.stopped.set_exception(error)
+            if not isinstance(error, StorageError):
+                self._disk.abandon("the node failed in the middle of a step")
+            self._eased.set()
             self.stopped.exception()  # it is reported where it is awaited, never as unretrieved
 
     async def _start_discovery(self, stack: contextlib.AsyncExitStack) -> None:
@@ -203,9 +215,30 @@ class Shell:
             case wire.DialFailed(address, _, peer):
                 self._book_driver.put(peerbook.DialEnded(address, peer))
 
+    # --- how much may wait --------------------------------------------------------------------
+
+    def _is_crowded(self) -> bool:
+        """Whether peers give more than this machine gets done."""
+        return not self.stopped.done() and (
+            self._driver.waiting >= EVENTS_WAITING_MAX
+            or self._verifier.waiting >= CHECKS_WAITING_MAX
+            or self._disk.staged_bytes >= STAGED_BYTES_MAX
+        )
+
+    async def _room(self) -> None:
+        """Wait until what was read is worked off, so that the peers wait too."""
+        while self._is_crowded():
+            self._eased.clear()
+            await self._eased.wait()
+
+    def _ease(self) -> None:
+        if not self._eased.is_set() and not self._is_crowded():
+            self._eased.set()
+
     def _persisted(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             self._driver.put(Persisted(token))
+        self._ease()
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -216,9 +249,7 @@ class Shell:
             case Persist(token):
                 self._committer.request(token)
             case events.CheckSignatures(token, checks):
-                self._verifier.check(
-                    checks, lambda good: self._driver.put(events.SignaturesChecked(token, good))
-                )
+                self._verifier.check(checks, lambda good: self._on_checked(token, good))
             case events.Notify(notice):
                 self._on_notice(notice)
             case events.Reply():
@@ -226,6 +257,10 @@ class Shell:
             case events.DropLink(peer, reason):
                 log.warning("link to %s dropped: %s", peer.hex()[:12], reason)
                 self.links.drop(peer, reason)
+
+    def _on_checked(self, token: int, good: tuple[bool, ...]) -> None:
+        self._driver.put(events.SignaturesChecked(token, good))
+        self._ease()
 
     def _send(self, peer: bytes, message: bytes, control: bool) -> None:
         if not self.links.send(peer, message, control=control) and not control:

@@ -156,6 +156,7 @@ class SqliteDisk:
             except asyncio.CancelledError:  # the loop itself is ending
                 self._break(StorageError("the loop ended in the middle of a commit"))
                 raise
+            self._refuse_if_broken()  # given up meanwhile: written, and told to nobody
             self._staged.done(batch)
             return len(batch)
 
@@ -177,6 +178,11 @@ class SqliteDisk:
         """Give back the room kept for a full disk; ``False`` if there is none left."""
         self.low = True
         return self._ballast.release()
+
+    def abandon(self, reason: str) -> None:
+        """Write nothing any more: what is staged may be half a step of a driver that failed."""
+        if self._broken is None:
+            self._break(StorageError(reason))
 
     def _refuse_if_broken(self) -> None:
         if self._broken is not None:
