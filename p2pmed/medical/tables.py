@@ -53,14 +53,19 @@ PREFIXES: Final[Mapping[str, bytes]] = {
 }
 
 
+ROWS_RECENT_MAX: Final = 64
+
+
 class Table(Generic[RowT]):
     """Rows of one type under one prefix."""
 
-    __slots__ = ("prefix", "row")
+    __slots__ = ("_recent", "prefix", "row")
 
     def __init__(self, name: str, row: type[RowT]) -> None:
         self.prefix = PREFIXES[name]
         self.row = row
+        self._recent: dict[bytes, RowT] = {}
+        """Rows by their bytes: the patient, lot or policy that many entries in a row ask for."""
 
     def key(self, *parts: bytes) -> bytes:
         """The state key of a row."""
@@ -87,7 +92,14 @@ class Table(Generic[RowT]):
 
     def read(self, raw: bytes) -> RowT:
         """A row from its bytes. Raises ``StorageError`` if it is rotten."""
+        row = self._recent.get(raw)
+        if row is not None:
+            return row
         try:
-            return codec.decode(raw, self.row)
+            row = codec.decode(raw, self.row)
         except DecodeError as error:
             raise StorageError(f"a rotten {self.row.__name__} in the state: {error}") from None
+        if len(self._recent) >= ROWS_RECENT_MAX:
+            self._recent.clear()
+        self._recent[raw] = row
+        return row
