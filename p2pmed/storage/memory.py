@@ -138,11 +138,12 @@ class StagedMap:
         self._open_bytes = 0
         self._number = 1
         self._flight: list[Batch] = []
+        self._flight_bytes = 0
 
     @property
     def staged_bytes(self) -> int:
         """Keys and values not yet durable, those of batches in flight included."""
-        return self._open_bytes + sum(batch.size_bytes for batch in self._flight)
+        return self._open_bytes + self._flight_bytes
 
     @property
     def dirty(self) -> bool:
@@ -156,8 +157,10 @@ class StagedMap:
 
     def stage(self, space: Space, key: bytes, value: bytes | None) -> None:
         """Set, or with ``None`` delete, a row."""
-        rows = self._open.setdefault(space, {})
-        if key in rows:
+        rows = self._open.get(space)
+        if rows is None:
+            rows = self._open[space] = {}
+        elif key in rows:
             self._open_bytes -= len(key) + len(rows[key] or b"")
         rows[key] = value
         self._open_bytes += len(key) + len(value or b"")
@@ -196,6 +199,7 @@ class StagedMap:
         """Take what was staged since the last seal; it stays visible until ``done``."""
         batch = Batch(self._number, self._open, self._open_bytes)
         self._flight.append(batch)
+        self._flight_bytes += batch.size_bytes
         self._number += 1
         self._open, self._open_bytes = {}, 0
         return batch
@@ -205,6 +209,7 @@ class StagedMap:
         assert self._flight, "no batch is in flight"
         assert self._flight[0] is batch, "batches are done in the order of sealing"
         del self._flight[0]
+        self._flight_bytes -= batch.size_bytes
         for space, rows in batch.rows.items():
             overlay = self._overlay[space]
             overlay.drop([key for key in rows if overlay.rows[key][0] == batch.number])
@@ -215,6 +220,7 @@ class StagedMap:
             overlay.drop(list(overlay.rows))
         self._open, self._open_bytes = {}, 0
         self._flight.clear()
+        self._flight_bytes = 0
 
     def _pages(
         self, space: Space, start: bytes, end: bytes, limit: int, reverse: bool
