@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import pytest
+
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Validity
 from p2pmed.identity.enrolment import Answer, make_request, open_request

@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import ConfigError, CredentialError, LocalProtocolError
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Role, Validity, check_chain

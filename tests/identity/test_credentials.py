@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings
+
 from p2pmed.errors import CredentialError
 from p2pmed.identity.credentials import (
     Credential,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import ConfigError, CredentialError, DecodeError
 from p2pmed.identity.credentials import Role
 from p2pmed.identity.enrolment import (

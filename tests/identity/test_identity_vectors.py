@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from p2pmed import errors
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Credential, check_chain, issue_credential, sort_roles

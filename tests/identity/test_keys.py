@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nacl import bindings
+
 from p2pmed.errors import ConfigError, CredentialError, LocalProtocolError
 from p2pmed.identity.keys import (
     DeviceKeys,

@@ -11,6 +11,7 @@ import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import ConfigError, Locked
 from p2pmed.identity import keystore
 from p2pmed.identity.keystore import (

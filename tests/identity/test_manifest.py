@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import CredentialError, DecodeError, LocalProtocolError
 from p2pmed.identity.keys import public_key
 from p2pmed.identity.manifest import make_manifest, open_manifest

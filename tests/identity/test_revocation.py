@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from p2pmed.errors import DecodeError
 from p2pmed.identity.revocation import (
     EVERY_SERIAL,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from nacl import bindings
+
 from p2pmed.ledger.state import BlockContext, Layer
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical import consent, records

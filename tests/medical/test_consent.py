@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import Denied
 from p2pmed.identity.sealing import box_id, box_public
 from p2pmed.ledger.state import Layer

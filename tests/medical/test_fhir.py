@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical import fhir
 from p2pmed.medical.fhir import (
@@ -36,7 +37,12 @@ def _condition(**members: Any) -> dict[str, Any]:
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.fixed_dictionaries({"note": TEXT, "a": st.floats(allow_nan=False, allow_infinity=False)}), max_size=6),
+    st.lists(
+        st.fixed_dictionaries(
+            {"note": TEXT, "a": st.floats(allow_nan=False, allow_infinity=False)}
+        ),
+        max_size=6,
+    ),
     TEXT,
     st.sampled_from([None, 1]),
     st.booleans(),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.fhir_json import canonical_json, gunzip_bounded, parse
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.fhir import (
     BUNDLE_BYTES_MAX,

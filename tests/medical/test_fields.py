@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.drugs import Commission, Dispense
 from p2pmed.medical.fields import FieldFault, check_body, check_gtin, gtin_check_digit

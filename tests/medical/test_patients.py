@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from p2pmed.identity.sealing import box_id, box_public
 from p2pmed.medical.keyring import Category, KeyRing
 from p2pmed.medical.patients import (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import P2pmedError
 from p2pmed.identity import sealing
 from p2pmed.medical import consent, records

@@ -7,6 +7,7 @@ import timeit
 from typing import Any
 
 import pytest
+
 from p2pmed.ledger.state import Layer
 from p2pmed.medical.fhir import read_resource
 from p2pmed.medical.keyring import KeyRing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from p2pmed.medical import kinds
 from p2pmed.medical.reference import transactions_page
 from p2pmed.medical.registry import Registry

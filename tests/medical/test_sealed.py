@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed import limits
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction
 from p2pmed.identity import sealing

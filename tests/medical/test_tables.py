@@ -6,8 +6,9 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-import p2pmed.medical
 import pytest
+
+import p2pmed.medical
 from p2pmed.errors import StorageError
 from p2pmed.ledger.state import Layer
 from p2pmed.medical.membership import MEMBERS

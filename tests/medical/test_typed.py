@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical import typed
 from p2pmed.medical.fhir import read_resource

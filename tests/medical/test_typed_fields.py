@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.fhir import occurred_ms
 from p2pmed.medical.fhir_json import parse

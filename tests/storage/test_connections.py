@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from p2pmed.errors import StorageError
 from p2pmed.storage.connections import (
     Reader,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.storage.memory import MemoryDisk
 from p2pmed.storage.sqlite import SqliteDisk, open_disk
 from p2pmed.testing.disk import SimDisk

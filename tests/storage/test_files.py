@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from p2pmed.errors import ConfigError, DiskFull, StorageError
 from p2pmed.storage.files import (
     Ballast,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from p2pmed.errors import ConfigError, StorageError
 from p2pmed.storage.files import replace_file
 from p2pmed.storage.home import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+
 from p2pmed.storage.memory import MemoryBase, SortedMap, StagedMap
 from p2pmed.world import Space
 

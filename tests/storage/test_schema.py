@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from p2pmed.errors import DiskFull, StorageError
 from p2pmed.storage.schema import (
     SCHEMA_VERSION,

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from p2pmed.errors import ConfigError, DiskFull, StorageError
 from p2pmed.storage.sqlite import SqliteDisk, open_disk
 from p2pmed.world import Space

@@ -11,6 +11,7 @@ from random import Random
 
 import commit_script
 from commit_script import COUNT_KEY, Rows
+
 from p2pmed.storage.sqlite import open_disk
 from p2pmed.world import Space
 

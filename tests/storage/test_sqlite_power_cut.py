@@ -11,6 +11,7 @@ import commit_script
 import power_cut
 import pytest
 from commit_script import COUNT_KEY, Rows
+
 from p2pmed.storage.sqlite import open_disk
 from p2pmed.world import Space
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+
 from p2pmed.errors import DiskFull, StorageError
 from p2pmed.testing.disk import SimDisk, decode_log, encode_batch
 from p2pmed.world import Space

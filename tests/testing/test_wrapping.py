@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from p2pmed.identity import sealing
 from p2pmed.testing.wrapping import SeededWrapper, seal_base
 

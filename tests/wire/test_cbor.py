@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import DecodeError, InvalidTransaction
 from p2pmed.limits import CBOR_DEPTH_MAX, CBOR_KEYS_MAX
 from p2pmed.wire import cbor

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from p2pmed.errors import DecodeError, InvalidTransaction
 from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, Text, TimeMs, Wire

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings
+
 from p2pmed.errors import DecodeError
 from p2pmed.ledger.transaction import Envelope, open_entry, sign_entry
 from p2pmed.limits import ENTRY_BYTES_MAX

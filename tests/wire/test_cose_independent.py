@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from p2pmed.identity.keys import public_key
 from p2pmed.ledger.transaction import open_entry
 from p2pmed.wire import cose

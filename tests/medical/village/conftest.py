@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from nacl import bindings
+
 from p2pmed.ledger.state import BlockContext, Layer, Verdict
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical import kinds

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.discrepancies import open_discrepancies
 from p2pmed.medical.drug_queries import UnitStatus, pedigree, stock, unit_status

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.adjudication import (
     ClaimAdjudicate,

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from p2pmed.errors import StorageError
 from p2pmed.identity.revocation import EVERY_SERIAL, Revocation, RevocationReason
 from p2pmed.ledger.state import Layer

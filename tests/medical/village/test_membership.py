@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.identity.revocation import EVERY_SERIAL, Revocation, RevocationReason
 from p2pmed.medical.membership import LogOpen, incarnations, member, vote_keys

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.qualifications import (
     HELD_MAX,
