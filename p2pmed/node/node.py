@@ -483,7 +483,7 @@ async def open_node(
     folder = Path(home)
     keys = await asyncio.to_thread(load_keys, folder, passphrase)
     async with open_home(folder) as opened:
-        settings = config or read_config(opened.read(HomeFile.CONFIG).decode())
+        settings = config or read_config(opened.read(HomeFile.CONFIG).decode("utf-8", "replace"))
         identity = await _identity(opened, folder, keys)
         world = World(
             clock=SystemClock(),

@@ -60,18 +60,23 @@ async def serve_control(node: Node, home: Path) -> AsyncIterator[None]:
     await runner.setup()
     path = socket_path(home)
     try:
+        await _listen(runner, path)
+        yield
+    finally:
+        await runner.cleanup()
+        _remove(path)
+
+
+async def _listen(runner: web.AppRunner, path: str) -> None:
+    try:
         _remove(path)
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, path).start()
         finally:
             os.umask(before)
-        yield
     except OSError as error:
         raise ConfigError(f"the control socket cannot be made: {error.strerror}") from None
-    finally:
-        await runner.cleanup()
-        _remove(path)
 
 
 def _remove(path: str) -> None:
@@ -115,18 +120,26 @@ async def _run(
         operation = operations().get(request.match_info["operation"])
         if operation is None:
             raise ConfigError("no such operation", hint="the running node may be older")
-        values = json.loads(await request.text())
-        if not isinstance(values, dict):
-            raise ConfigError("arguments are a JSON object")
+        values = _values(await request.read())
         return {"result": await operation(node, Arguments(values), report)}
     except P2pmedError as error:
         return {"error": str(error), "hint": error.hint, "type": type(error).__name__}
-    except ValueError:
-        return {"error": "arguments are not JSON", "hint": "", "type": "ConfigError"}
     except Exception as error:
-        log.exception("an operation failed")
+        # Its words may be a patient's: they are for who debugs, not for every log.
+        log.error("an operation failed: %s", type(error).__name__)
+        log.debug("where it failed", exc_info=error)
         text = f"the node failed to answer ({type(error).__name__})"
         return {"error": text, "hint": "see the node's log", "type": "InvariantError"}
+
+
+def _values(raw: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ConfigError("arguments are not JSON") from None
+    if not isinstance(values, dict):
+        raise ConfigError("arguments are a JSON object")
+    return values
 
 
 async def is_served(home: Path) -> bool:

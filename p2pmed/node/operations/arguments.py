@@ -71,6 +71,11 @@ class Arguments:
             raise ConfigError(f"{name}: a list of at most {count_max} texts is needed")
         return list(value)
 
+    def keys(self, name: str, *, size: int = 32, count_max: int = 64) -> list[bytes]:
+        """A list of keys or ids of ``size`` bytes in hex; empty if it was not given."""
+        texts = self.texts(name, count_max=count_max)
+        return [Arguments({name: text}).key(name, size=size) for text in texts]
+
     def object(self, name: str) -> dict[str, Any]:
         """A JSON object."""
         value = self._take(name, _MISSING)

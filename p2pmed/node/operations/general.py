@@ -77,7 +77,7 @@ async def submit(node: Node, arguments: Arguments, report: Report) -> dict[str, 
     receipt = await node.submit(
         body,
         patient=arguments.key("patient", b"", size=16),
-        refs=[bytes.fromhex(ref) for ref in arguments.texts("refs")],
+        refs=arguments.keys("refs"),
     )
     await wait_final(receipt, arguments)
     return describe_receipt(receipt)
