@@ -16,6 +16,7 @@ signed bytes; ``ENTRY_ID`` id -> number + seq; ``SUBJECT`` patient + number + se
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Logs:
         self._disk = disk
         self._network = network
         self._lanes: dict[LaneKey, Lane] = {}
+        self._order: list[Lane] = []
+        """In the order of the keys; logs come seldom and are looked through all the time."""
         self._numbers: dict[int, Lane] = {}
         self._cache: OrderedDict[bytes, Entry] = OrderedDict()
         self._cached_at: dict[bytes, bytes] = {}
@@ -101,12 +104,13 @@ class Logs:
 
     def _add(self, lane: Lane) -> None:
         self._lanes[lane.key] = self._numbers[lane.number] = lane
+        insort(self._order, lane, key=lambda each: each.key)
         self._logs_of[lane.key.author] = self._logs_of.get(lane.key.author, 0) + 1
 
     # --- reading ------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Lane]:
-        return (self._lanes[key] for key in sorted(self._lanes))
+        return iter(tuple(self._order))
 
     def __len__(self) -> int:
         return len(self._lanes)

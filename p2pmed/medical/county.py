@@ -30,6 +30,8 @@ __all__ = ["ANCHOR", "KINDS", "Anchor", "CountyMachine", "Refused", "VillageBloc
 ANCHOR: Final = "county.anchor"
 REFUSED_PER_ANCHOR_MAX: Final = 512
 BLOCKS_PER_ANCHOR_MAX: Final = 256
+ENTRIES_PER_ANCHOR_MAX: Final = 4_096
+"""Executed at one go, while everything else on the node waits: as many as one block orders."""
 _TABLE: Final = b"an"
 
 
@@ -161,9 +163,11 @@ class CountyMachine:
         It stops before a block whose entries the county's own ledger has not ordered yet.
         """
         refused: list[Refused] = []
-        done, head = start, b""
+        done, head, executed = start, b"", 0
         for block in self._villages.blocks(ledger, start, height):
-            if len(refused) + len(block.entries) > REFUSED_PER_ANCHOR_MAX and done > start:
+            executed += len(block.entries)
+            large = len(refused) + len(block.entries) > REFUSED_PER_ANCHOR_MAX
+            if done > start and (large or executed > ENTRIES_PER_ANCHOR_MAX):
                 break
             if not all(_ordered_here(layer, lane, seq) for lane, seq in block.tips):
                 break

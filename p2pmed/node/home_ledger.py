@@ -203,11 +203,13 @@ class HomeLedger:
                     self._world.disk.stage(Space.CONSENSUS, key, record.value)
                 turn.when_durable(lambda later: self.run(later, Persisted(token)))
             case SendTo(seat, message):
-                self._send(turn, self.epoch.validators[seat].node, message)
+                frame = ConsensusFrame(ledger=self.ledger, message=message)
+                turn.send(self.epoch.validators[seat].node, frame, control=True)
             case Broadcast(message):
+                frame = ConsensusFrame(ledger=self.ledger, message=message)
                 for validator in self.epoch.validators:
                     if validator.node != self._me:
-                        self._send(turn, validator.node, message)
+                        turn.send(validator.node, frame, control=True)
             case Decide(block, certificate):
                 self._decide(turn, block, certificate)
             case Behind(height, behind_seat):
@@ -216,13 +218,11 @@ class HomeLedger:
             case Evidence(guilty, kind, first, second):
                 node = self.epoch.validators[guilty].node
                 key = b"evidence" + node + kind.encode("ascii")
+                if self._world.disk.get(Space.LOCAL, key) is not None:
+                    return  # one proof is enough, and one alarm
                 self._world.disk.stage(Space.LOCAL, key, first + second)
                 turn.staged = True
                 turn.notify(events.Alarm("equivocation", (node,), kind))
-
-    def _send(self, turn: Turn, node: bytes, message: bytes) -> None:
-        frame = ConsensusFrame(ledger=self.ledger, message=message)
-        turn.send(node, frame, control=True)
 
     # --- decided blocks ---------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ OFFERS_MAX: Final = 16
 SIGNED_MS: Final = 60_000
 """How long a signature binds a node whose proposer has gone silent."""
 assert SIGNED_MS > OFFER_MS
+WITHDREW_MS: Final = 1_000
+"""After which an offer of who withdrew one is answered again: each costs two flushes here."""
 
 
 class GenesisOffer(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=30):
@@ -378,6 +380,7 @@ class Formation:
                 offer = self._offer
                 if offer and offer.proposer == peer and ledger_id(offer.genesis) == ledger:
                     self._offer, self._since = None, now
+                    self._withdrew = (peer, Instant(now + WITHDREW_MS))
                     return [Release(ledger)]
         return []
 
@@ -432,6 +435,8 @@ class Formation:
         if self._offer is not None:
             other = self._offer
             same = ledger_id(other.genesis) == ledger_id(genesis)
+            if same and other.proposer == peer:
+                return []  # answered; a flush for each repetition would wear the disk out
             # Two offers cross: the one of the smaller key stands, if ours binds only ourselves.
             yields = other.proposer == self._me and peer < self._me and len(other.consents) <= 1
             if not same and not yields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from toy_ledger import (
     CREATED_MS,
     NETWORK,
@@ -37,6 +38,7 @@ from p2pmed.sync.chains import (
     HeadsSeen,
     SendChain,
     Verified,
+    _is_certified,
 )
 from p2pmed.wire import codec
 
@@ -193,3 +195,14 @@ def test_blocks_that_wait_for_bodies_are_not_asked_for_at_every_ping() -> None:
     ping = HeadsSeen(OTHER, ((LEDGER, 9),))
     assert asks(chains.step(ping, NOW)) == []
     assert asks(chains.step(ping, Instant(NOW + APPLY_MS))) == [(PEER, 0)]
+
+
+def test_a_signature_that_ends_like_null_is_a_certificate() -> None:
+    """Whether a stored block is certified is told from its bytes, and never told wrong."""
+    (block,) = village(1)
+    assert block.certificate is not None
+    signatures = (*block.certificate.signatures[:-1], b"s" * 63 + b"\xf6")
+    certificate = msgspec.structs.replace(block.certificate, signatures=signatures)
+    for proof in (certificate, block.certificate, None):
+        raw = codec.encode(StoredBlock(block=block.block, certificate=proof))
+        assert _is_certified(raw) == (proof is not None)

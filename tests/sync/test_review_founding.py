@@ -10,6 +10,7 @@ from toy_ledger import NETWORK, Device, ToyMachine, devices, genesis_of
 from p2pmed.engine import Instant
 from p2pmed.ledger.genesis import ledger_id
 from p2pmed.sync.founding import (
+    WITHDREW_MS,
     Formation,
     FromFounder,
     GenesisOffer,
@@ -18,6 +19,7 @@ from p2pmed.sync.founding import (
     Neighbour,
     Neighbours,
     Propose,
+    Release,
     SendFormation,
     Sign,
     Signed,
@@ -110,3 +112,16 @@ def test_a_ledger_of_one_captures_nobody_who_would_found_a_mesh() -> None:
     assert len(ledgers) == 1
     assert loner.home.ledger not in ledgers
     assert follower.home is not None, "who founds nothing follows what there is"
+
+
+def test_a_repeated_offer_costs_no_second_flush() -> None:
+    """It was answered; and who takes an offer back is not answered again at once."""
+    core = founder(neighbours())
+    proposer = SEATS[0].key
+    assert core.step(FromFounder(proposer, OFFER), NOW) == [Sign(OFFER.genesis)]
+    assert core.step(FromFounder(proposer, OFFER), NOW) == []
+    withdraw = GenesisWithdraw(ledger=ledger_id(OFFER.genesis))
+    assert core.step(FromFounder(proposer, withdraw), NOW) == [Release(withdraw.ledger)]
+    assert core.step(FromFounder(proposer, OFFER), NOW) == []
+    later = Instant(NOW + WITHDREW_MS)
+    assert core.step(FromFounder(proposer, OFFER), later) == [Sign(OFFER.genesis)]
