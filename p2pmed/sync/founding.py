@@ -405,6 +405,8 @@ class Formation:
         if self.founded or not self._policy.auto:
             return []
         for peer in sorted(self._offered):
+            if self._withdrew is not None and self._withdrew[0] == peer and now < self._withdrew[1]:
+                continue
             if effects := self._agree(peer, now):
                 return effects
         return []
