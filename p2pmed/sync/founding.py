@@ -224,6 +224,8 @@ class Formation:
         self._seen: dict[bytes, Neighbour] = {}
         self._since: Instant | None = None
         self._offer: _Offer | None = None
+        self._withdrew: tuple[bytes, Instant] | None = None
+        """Who took an offer back last, and until when it is not taken at its word again."""
         self._offered: dict[bytes, Genesis] = {}
         """Offers that wait: for an operator's word, or until all they name are known here."""
         self.founded = False
