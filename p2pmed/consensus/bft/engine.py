@@ -298,7 +298,8 @@ class BftEngine:
         view = self._view
         if self._ballots.gave_up(view):
             self._ballots.nullify(view)
-        lacks = self._proposals.lead(view) or self._proposals.judge(view)
+        patient = self._pacemaker.patient
+        lacks = self._proposals.lead(view) or self._proposals.judge(view, patient=patient)
         if lacks is not None:
             self._news.lacks = lacks.view
             self._ask(self._ballots.leader(view))

@@ -74,6 +74,15 @@ class Pacemaker:
         if 0 <= seat < len(self._heard):
             self._heard[seat] = now
 
+    @property
+    def patient(self) -> bool:
+        """Whether a whole rotation of views was lost: what is wrong is not one leader.
+
+        Then a refused block waits for its timer like an absent one. Otherwise validators that
+        cannot agree on any block would spend views, and flushes, as fast as the network is.
+        """
+        return self._lost > len(self._heard)
+
     def quorum_heard(self, now: Instant) -> bool:
         """Whether enough others spoke lately for a certificate to be possible."""
         since = now - SILENT_DELTAS * self.delta

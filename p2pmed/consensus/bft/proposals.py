@@ -65,15 +65,19 @@ class Proposals:
             self._live.drop_block(digest)
         return None
 
-    def judge(self, view: int) -> Lacks | None:
-        """R3, R4: vote for the leader's block, or against it; returns what is missing."""
+    def judge(self, view: int, *, patient: bool = False) -> Lacks | None:
+        """R3, R4: vote for the leader's block, or against it; returns what is missing.
+
+        ``patient`` leaves the vote against it to the timer (``Pacemaker.patient``).
+        """
         live = self._live
         digest = live.proposals.get(view)
         if digest is None or not self._ballots.may_notarize(view):
             return None
         block = live.blocks.get(digest)
         if block is None:  # its bytes were refused before
-            self._ballots.nullify(view)
+            if not patient:
+                self._ballots.nullify(view)
             return None
         standing = live.standing(block.header)
         if isinstance(standing, Lacks):
@@ -83,7 +87,8 @@ class Proposals:
             self._ballots.cast(VoteKind.NOTARIZE, view, digest, block)
         elif verdict is Check.INVALID:
             live.drop_block(digest)
-            self._ballots.nullify(view)
+            if not patient:
+                self._ballots.nullify(view)
         return None
 
     def believable(self, sender: int, proposal: Proposal) -> bool:
