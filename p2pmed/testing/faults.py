@@ -9,6 +9,7 @@ Kinds, by the name under which they are counted:
 
 ===============  ==========================================================================
 power cut        one device loses its power, and gets it back after seconds
+cut in a flush   the same, in the worst moment: what was sent is out, what was written is not
 failed flush     the disk reports an error: the node stops, and is started again
 crash loop       one device fails several times, each time soon after it started
 blackout         every device loses its power at once
@@ -111,7 +112,7 @@ class Mischief:
         self._off_until.clear()
         for node in self._nodes:
             node.flush_ms = FLUSH_MS
-            node.disk.fail_next_sync = False
+            node.disk.fail_next_sync = node.dies_in_flush = False
             node.clock.drift(0)
             simulation.start(node)
 
@@ -140,6 +141,12 @@ class Mischief:
         node = self._one()
         self._simulation.crash(node)
         self._start_after(node, self._dice.choice((1, 200, 2_000, 8_000, 20_000)))
+
+    def _cut_in_a_flush(self) -> None:
+        node = self._one()
+        self._simulation.struck("cut in a flush")
+        node.dies_in_flush = True
+        self._simulation.at(self._dice.randint(500, 4_000), lambda: self._start_after(node, 1))
 
     def _failed_flush(self) -> None:
         node = self._one()
@@ -182,7 +189,7 @@ class Mischief:
         size = self._dice.randint(1, max(1, len(self._nodes) // 2))
         group = self._dice.sample(self._nodes, size)
         self._simulation.cut(group, [node for node in self._nodes if node not in group])
-        self._simulation.at(self._dice.randint(500, 15_000), lambda: self._simulation.cut())
+        self._simulation.at(self._dice.randint(500, 15_000), self._simulation.mend)
 
     def _one_way_cut(self) -> None:
         one, other = self._two()
@@ -240,6 +247,7 @@ class Mischief:
 KINDS: Final[Mapping[str, Callable[[Mischief], None]]] = MappingProxyType(
     {
         "power cut": Mischief._power_cut,
+        "cut in a flush": Mischief._cut_in_a_flush,
         "failed flush": Mischief._failed_flush,
         "crash loop": Mischief._crash_loop,
         "blackout": Mischief._blackout,

@@ -1,8 +1,8 @@
 """Defects on purpose: each breaks one rule of the node, and the checkers must find each.
 
-A simulator that finds nothing has proved nothing. Every defect here is one that was made, in
-this code or in another's, and each is found by the general checkers of ``checkers.py`` within
-``found_within`` seeds of the village scenario; ``p2pmed sim --planted all`` shows it.
+A simulator that finds nothing has proved nothing. Each defect is of a kind that real systems
+had, and each is found by the general checkers of ``checkers.py``, which know nothing of it,
+within ``found_within`` seeds of the village scenario: ``p2pmed sim --planted all`` shows it.
 
 Rule: production code has no switch. A defect is a subclass or an injected engine, reachable
 through ``Simulation(planted=...)`` alone.
@@ -10,11 +10,32 @@ through ``Simulation(planted=...)`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
+from p2pmed.consensus.bft.engine import BftEngine
+from p2pmed.consensus.interface import (
+    ConsensusEffect,
+    ConsensusEngine,
+    ConsensusEvent,
+    Store,
+)
+from p2pmed.consensus.raft.engine import RaftEngine
+from p2pmed.consensus.raft.rows import BallotRow, ballot_key
+from p2pmed.engine import Instant, Persisted
+from p2pmed.errors import DecodeError
+from p2pmed.ledger.chain import Decided
+from p2pmed.ledger.genesis import Founding
+from p2pmed.ledger.state import BlockContext, StateMachine, Verdict, View
+from p2pmed.ledger.transaction import Entry
+from p2pmed.node import events
 from p2pmed.node.replica import Replica
+from p2pmed.node.turn import Turn
+from p2pmed.quorum.certificate import Epoch
+from p2pmed.wire import codec
+from p2pmed.world import Clock
 
 __all__ = ["PLANTED", "Plant", "plant"]
 
@@ -26,18 +47,229 @@ class Plant:
     rule: str = ""
     """The rule that it breaks."""
     promise: str = ""
-    """What must be reported for it, at least once (``checkers.py``)."""
-    engine: str = "bft"
+    """Under which name it is reported (``checkers.py``), among others perhaps."""
+    engine: Literal["bft", "raft"] = "bft"
     """Engine of the village in which it is looked for."""
     found_within: int = 1
-    """Seeds, counted from 1, of which one at least must find it."""
+    """Seeds, counted from 0, of which at least one must find it."""
     early_flush: bool = False
     """The disk says *durable* before the flush."""
     replica: Callable[..., Replica] = Replica
-    engines: dict[str, Any] | None = None
+    engines: Mapping[str, Callable[..., ConsensusEngine]] | None = None
 
 
-PLANTED: dict[str, Plant] = {}
+# --- engines ----------------------------------------------------------------------------------
+
+
+class _SmallEpoch(Epoch, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An epoch that asks for one vote too few."""
+
+    @property
+    def quorum(self) -> int:
+        return super().quorum - 1
+
+
+class _Hasty:
+    """An engine whose votes are sent and counted before the flush that it asked for."""
+
+    def __init__(self, inner: ConsensusEngine) -> None:
+        self._inner = inner
+
+    @property
+    def deadline(self) -> Instant | None:
+        return self._inner.deadline
+
+    def status(self) -> Mapping[str, int | str]:
+        return self._inner.status()
+
+    def step(self, event: ConsensusEvent, now: Instant) -> Sequence[ConsensusEffect]:
+        effects: list[ConsensusEffect] = []
+        for effect in self._inner.step(event, now) if not isinstance(event, Persisted) else ():
+            effects.append(effect)
+            if isinstance(effect, Store):
+                effects += self._at_once(Persisted(effect.token), now)
+        return effects
+
+    def _at_once(self, event: Persisted, now: Instant) -> list[ConsensusEffect]:
+        effects: list[ConsensusEffect] = []
+        for effect in self._inner.step(event, now):
+            effects.append(effect)
+            if isinstance(effect, Store):
+                effects += self._at_once(Persisted(effect.token), now)
+        return effects
+
+
+def _hasty_bft(**given: Any) -> ConsensusEngine:
+    return _Hasty(BftEngine(**given))
+
+
+def _hasty_raft(**given: Any) -> ConsensusEngine:
+    return _Hasty(RaftEngine(**given))
+
+
+def _small_quorum(**given: Any) -> ConsensusEngine:
+    epoch = codec.decode(codec.encode(given["epoch"]), _SmallEpoch)
+    return BftEngine(**{**given, "epoch": epoch})
+
+
+def _small_majority(**given: Any) -> ConsensusEngine:
+    epoch = codec.decode(codec.encode(given["epoch"]), _SmallEpoch)
+    return RaftEngine(**{**given, "epoch": epoch})
+
+
+def _amnesia(**given: Any) -> ConsensusEngine:
+    return BftEngine(**{**given, "records": {}})
+
+
+def _forgotten_ballots(**given: Any) -> ConsensusEngine:
+    ballot = ballot_key(given["epoch"].number)
+    records = dict(given["records"])
+    if ballot in records:
+        row = codec.decode(records[ballot], BallotRow)
+        records[ballot] = codec.encode(BallotRow(version=1, term=row.term, voted_for=None))
+    return RaftEngine(**{**given, "records": records})
+
+
+# --- nodes ------------------------------------------------------------------------------------
+
+
+class _FinalTooSoon(Replica):
+    """Says *final* in the step that decides."""
+
+    def _on_decided(self, turn: Turn, decided: Decided) -> None:
+        super()._on_decided(turn, decided)
+        entries, verdicts = tuple(decided.entries), tuple(decided.verdicts)
+        header = decided.header
+        turn.notify(events.Final(header.ledger, header.height, entries, verdicts))
+
+
+class _StoredTooSoon(Replica):
+    """Answers a submit in the step that signs."""
+
+    def _when_stored(
+        self,
+        turn: Turn,
+        entries: list[Entry],
+        source: bytes | None,
+        request: int | None,
+        error: DecodeError | None = None,
+    ) -> None:
+        if request is not None:
+            turn.effects.append(events.Reply(request, entries=tuple(entries)))
+        super()._when_stored(turn, entries, source, None, error)
+
+
+class _SharedTooSoon(Replica):
+    """Counts entries as durable, and hands them on, in the step that took them."""
+
+    def _when_stored(
+        self,
+        turn: Turn,
+        entries: list[Entry],
+        source: bytes | None,
+        request: int | None,
+        error: DecodeError | None = None,
+    ) -> None:
+        super()._when_stored(turn, entries, source, None, error)
+        turn.after.pop()(turn)
+        if request is not None:
+            reply = events.Reply(request, entries=tuple(entries), error=error)
+            turn.when_durable(lambda later: later.effects.append(reply))
+
+
+class _OwnTime:
+    """Rules that read the node's own clock."""
+
+    def __init__(self, inner: StateMachine, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    @property
+    def rules_hash(self) -> bytes:
+        return self._inner.rules_hash
+
+    def apply(self, entry: Entry, view: View, context: BlockContext) -> Verdict:
+        own = replace(context, time_ms=self._clock.wall_ms())
+        return self._inner.apply(entry, view, own)
+
+
+class _RulesReadTheClock(Replica):
+    """Judges by the time that the node believes it is."""
+
+    def _live_in(self, founding: Founding) -> None:
+        self.machine = _OwnTime(self.machine, self._world.clock)  # type: ignore[assignment]
+        super()._live_in(founding)
+
+
+PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
+    {
+        "vote before sync": Plant(
+            rule="a vote is durable before it is sent",
+            promise="one vote",
+            found_within=10,
+            engines={"bft": _hasty_bft},
+        ),
+        "ballot before sync": Plant(
+            rule="a ballot and a log entry are durable before they are answered (Raft, 5.2)",
+            promise="one vote",
+            engine="raft",
+            found_within=10,
+            engines={"raft": _hasty_raft},
+        ),
+        "flush said too early": Plant(
+            rule="the disk says durable when it is",
+            promise="final means durable",
+            early_flush=True,
+        ),
+        "forgotten votes": Plant(
+            rule="votes are read back after a restart",
+            promise="one vote",
+            found_within=10,
+            engines={"bft": _amnesia},
+        ),
+        "forgotten ballots": Plant(
+            rule="a ballot is read back after a restart (Raft, 5.2)",
+            promise="one vote",
+            engine="raft",
+            found_within=10,
+            engines={"raft": _forgotten_ballots},
+        ),
+        "quorum one too small": Plant(
+            rule="a certificate holds floor((n + f) / 2) + 1 votes",
+            promise="final means certified",
+            engines={"bft": _small_quorum},
+        ),
+        "majority one too small": Plant(
+            rule="a certificate holds a majority's votes",
+            promise="final means certified",
+            engine="raft",
+            engines={"raft": _small_majority},
+        ),
+        "final before durable": Plant(
+            rule="block, state and certificate are flushed before anybody is told",
+            promise="final means durable",
+            replica=_FinalTooSoon,
+        ),
+        "stored before durable": Plant(
+            rule="an entry is flushed before its submitter is told",
+            promise="nothing acknowledged is lost",
+            found_within=10,
+            replica=_StoredTooSoon,
+        ),
+        "shared before durable": Plant(
+            rule="an entry is flushed before it is handed on, or counted as a block's body",
+            promise="honest logs do not fork",
+            found_within=10,
+            replica=_SharedTooSoon,
+        ),
+        "rules read the clock": Plant(
+            rule="verdicts depend on the block's time alone",
+            promise="progress",
+            found_within=10,
+            replica=_RulesReadTheClock,
+        ),
+    }
+)
 
 
 def plant(name: str) -> Plant:

@@ -88,6 +88,8 @@ class SimNode:
     flushing: bool = False
     flush_ms: tuple[int, int] = FLUSH_MS
     flushes: int = 0
+    dies_in_flush: bool = False
+    """The power goes at the end of the next flush, just before it is done."""
     notices: list[events.Notice] = field(default_factory=list)
     """All that the node told the application, in order, over all its lives."""
 
@@ -265,6 +267,7 @@ class Simulation:
     def _power_off(self, node: SimNode) -> None:
         node.replica = None
         node.life += 1
+        node.dies_in_flush = False
         node.disk.crash(self._fate)
         self.network.lose(node.number)
 
@@ -276,6 +279,10 @@ class Simulation:
             for node in group:
                 numbers[node.number] = number
         self.network.cut(numbers)
+
+    def mend(self) -> None:
+        """The groups of ``cut`` reach each other again."""
+        self.network.cut([0] * len(self.nodes))
 
     def heal(self) -> None:
         """All cables are in again, both ways, and every queue runs."""
@@ -358,10 +365,10 @@ class Simulation:
         """Let a node work, and carry out what it asks; its own errors are violations."""
         try:
             effects = work()
-        except StorageError:
-            self.crash(node)
-            return
         except Exception as error:
+            if isinstance(error, StorageError) and node.disk.broken is not None:
+                self.crash(node)
+                return
             line = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{line.filename.rpartition('/')[2]}:{line.lineno} {line.name}"
             self._violated(
@@ -460,6 +467,9 @@ class Simulation:
 
         def finish() -> None:
             if node.life != life:
+                return
+            if node.dies_in_flush:
+                self.crash(node)
                 return
             try:
                 node.disk.finish(batch)

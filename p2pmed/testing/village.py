@@ -37,7 +37,7 @@ FORM_MS_MAX: Final = 30_000
 VIRTUAL_MS_MIN: Final = 60_000
 FAULTS_MIN: Final = 10
 COMMITS_MIN: Final = 20
-VIRTUAL_MS_MAX: Final = 600_000
+VIRTUAL_MS_MAX: Final = 180_000
 """If by then there were not enough blocks, faults cease and the rest is written in peace."""
 STRIKE_SHARE: Final = 0.12
 """Of the moments at which something is written, those at which a fault strikes."""
@@ -80,7 +80,7 @@ class Village:
         simulation, mischief = self.simulation, self.mischief
         observer_at = VIRTUAL_MS_MIN // 2 if self._dice.random() < 0.5 else None
         mischief.begin()
-        while not self._counts() and self._suffered_ms < VIRTUAL_MS_MAX:
+        while not self._counts() and self._suffered_ms < VIRTUAL_MS_MAX and not self.broken:
             simulation.run_for(self._dice.randint(50, 600))
             self.workload.write()
             if observer_at is not None and self._suffered_ms >= observer_at:
@@ -98,6 +98,11 @@ class Village:
     def _suffered_ms(self) -> int:
         return self.simulation.now - self.mischief.away_ms
 
+    @property
+    def broken(self) -> bool:
+        """Whether a promise broke: what comes after proves nothing."""
+        return bool(self.simulation.oracle.violations)
+
     def _counts(self) -> bool:
         return (
             self._suffered_ms >= VIRTUAL_MS_MIN
@@ -110,8 +115,10 @@ class Village:
         simulation = self.simulation
         self.mischief.cease()
         ceased = simulation.now
-        if not simulation.run_until_settled(SETTLE_MS_MAX):
+        together = simulation.run_until_settled(SETTLE_MS_MAX)
+        if not together or not all(node.up for node in simulation.nodes):
             self._violated(state_of(simulation))
+            return
         self.settle_ms = simulation.now - ceased
         for node in self.nodes:
             self.workload.write_at(node)
@@ -137,5 +144,6 @@ def run_village(seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: s
     village = Village(seed, engine=engine, planted=planted)
     if village.form():
         village.suffer()
-        village.recover()
+        if not village.broken:
+            village.recover()
     return village.outcome()
