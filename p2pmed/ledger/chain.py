@@ -14,7 +14,7 @@ that is not ordered yet, and the last id) and ``00 63 seat`` (the seat's newest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +42,7 @@ from p2pmed.limits import (
     BLOCK_ENTRIES_MAX,
     BLOCK_TIPS_MAX,
     ENTRY_BYTES_MAX,
+    HLC_AHEAD_MS_MAX,
     INCARNATIONS_MAX,
 )
 from p2pmed.quorum.certificate import Certificate
@@ -463,6 +464,8 @@ class Chain:
         layer = Layer(state)
         for tip in tips:
             layer.put(_TIP + tip.lane.to_bytes(), (tip.seq + 1).to_bytes(8, "big") + tip.id)
+        ordered = order_entries(entries)
+        self._read_clocks(layer, ordered)
         proposer = self._seat if seat is None else seat
         time_ms = self._block_time(layer, proposer, clock, time_ms)
         context = BlockContext(
@@ -472,7 +475,6 @@ class Chain:
             time_ms=time_ms,
             provisional=False,
         )
-        ordered = order_entries(entries)
         verdicts = [self._apply(entry, layer, context) for entry in ordered]
         leaves = [verdict_leaf(e.id, v) for e, v in zip(ordered, verdicts, strict=True)]
         changes = [(key, state.get(key), new) for key, new in layer.writes.items()]
@@ -527,17 +529,32 @@ class Chain:
 
         A seat that has not proposed yet reads as the genesis: among few readings one liar would
         be the median. In Raft nobody lies and only the leader proposes: its reading counts, not
-        the stale ones of leaders before it.
+        the stale ones of leaders before it. But a clock may be wrong and time never goes back,
+        so it runs ahead of the newest reading of any other seat by a day at most.
         """
         layer.put(_CLOCK + bytes([seat]), clock.to_bytes(8, "big", signed=True))
+        seats = range(len(self.genesis.validators))
         if self.genesis.engine == "raft":
-            return max(parent_ms + 1, clock)
-        rows = [layer.get(_CLOCK + bytes([n])) for n in range(len(self.genesis.validators))]
-        readings = sorted(
-            self.genesis.created if raw is None else int.from_bytes(raw, "big", signed=True)
-            for raw in rows
-        )
+            others = [self._reading(layer, other) for other in seats if other != seat]
+            latest = max(others) + HLC_AHEAD_MS_MAX if others else clock
+            return max(parent_ms + 1, min(clock, latest))
+        readings = sorted(self._reading(layer, each) for each in seats)
         return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
+
+    def _reading(self, state: Readable, seat: int) -> int:
+        """The seat's newest clock reading; the genesis' time if it has given none."""
+        raw = state.get(_CLOCK + bytes([seat]))
+        return self.genesis.created if raw is None else int.from_bytes(raw, "big", signed=True)
+
+    def _read_clocks(self, layer: Layer, ordered: Sequence[Entry]) -> None:
+        """In Raft, members that do not lead tell their clock by what they write."""
+        if self.genesis.engine != "raft":
+            return
+        walls = {entry.author: entry.envelope.wall for entry in ordered}
+        for seat, validator in enumerate(self.genesis.validators):
+            wall = walls.get(validator.node)
+            if wall is not None:
+                layer.put(_CLOCK + bytes([seat]), wall.to_bytes(8, "big", signed=True))
 
 
 def _tip_in(state: Readable, lane: LaneKey) -> tuple[int, bytes]:

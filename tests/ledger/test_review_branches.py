@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from toy_ledger import Device, ToyNode, Writer, devices, genesis_of
+from toy_ledger import CREATED_MS, Device, ToyNode, Writer, devices, genesis_of
 
 from p2pmed.consensus.interface import Block, Check
 from p2pmed.ledger import chain as chain_module
@@ -162,3 +162,34 @@ def test_a_ledger_opens_no_more_logs_of_a_device_than_it_takes(
         lying.setattr(chain_module, "INCARNATIONS_MAX", most + 2)
         block = block_of(one)
     assert two.chain.check(block) is Check.INVALID
+
+
+def test_a_leader_whose_clock_is_wrong_does_not_end_the_ledger_s_time() -> None:
+    """Raft: the year 3000 is a day ahead at most, and true time is followed again after it."""
+    seats, day_ms = devices(3), 86_400_000
+    genesis = genesis_of(seats, engine="raft")
+    one, two = ToyNode(genesis, seat=0), ToyNode(genesis, seat=1)
+    leader, follower = Writer(seats[0]), Writer(seats[1])
+    one.wall_ms = 32_503_680_000_000
+    now = CREATED_MS
+    for _ in range(5):
+        now += day_ms
+        for entry in (leader.write(wall=one.wall_ms), follower.write(wall=now)):
+            one.hold(entry)
+            two.hold(entry)
+        one.order(two)
+        assert now <= two.chain.time_ms <= now + day_ms
+    one.wall_ms = now + 3 * day_ms
+    now += 2 * day_ms
+    for entry in (leader.write(wall=one.wall_ms), follower.write(wall=now)):
+        one.hold(entry)
+        two.hold(entry)
+    assert one.order(two).summary.time == now + day_ms
+
+
+def test_a_member_alone_has_nobody_s_clock_but_its_own() -> None:
+    """A ledger of one follows its clock, however far it jumps."""
+    node, writer = ToyNode(genesis_of(devices(1), engine="raft")), Writer(SEATS[0])
+    node.wall_ms = CREATED_MS + 10**10
+    node.hold(writer.write())
+    assert node.order().summary.time == node.wall_ms
