@@ -150,10 +150,17 @@ class CountyMachine:
         return verdict
 
     def plan(self, state: Readable, network: bytes, ledger: bytes, height: int) -> Anchor | None:
-        """The next anchor of ``ledger`` on ``state``, up to ``height``; ``None`` if nothing."""
+        """The next anchor of ``ledger`` on ``state``, up to ``height``; ``None`` if nothing.
+
+        Blocks that order nothing but anchors wait for one that does, or until they fill an
+        anchor: a village orders the county's anchors, too, and each would call for the next.
+        """
         start = anchored_height(state, ledger)
         end = min(height, start + BLOCKS_PER_ANCHOR_MAX)
-        return self.execute(Layer(state), network, ledger, start, end) if end > start else None
+        news = (e for block in self._villages.blocks(ledger, start, end) for e in block.entries)
+        if end - start < BLOCKS_PER_ANCHOR_MAX and all(entry.kind == ANCHOR for entry in news):
+            return None
+        return self.execute(Layer(state), network, ledger, start, end)
 
     def execute(
         self, layer: Layer, network: bytes, ledger: bytes, start: int, height: int
