@@ -25,6 +25,7 @@ FAMILIES: Final = (
     "run",
     "ask",
     "mesh",
+    "sim",
     "demo",
     "bundle",
     "backup",
