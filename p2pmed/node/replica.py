@@ -83,6 +83,9 @@ __all__ = ["MUTED", "Identity", "Replica"]
 MUTED: Final = b"muted"
 """META row: this home went back in time and has not been given its voice back."""
 
+RECALL: Final = "drug.recall"
+SHUN_MS: Final = 30_000
+SHUNNED_MAX: Final = 256
 SIGHT_MS: Final = 500
 """How often a node without a ledger looks at who is in sight."""
 REVOKE: Final = "credential.revoke"
@@ -170,6 +173,10 @@ class Replica:
         self.links: dict[bytes, tuple[bytes, ...]] = {}
         self._clocks_ahead: set[bytes] = set()
         """Connected peers whose clock was told to be far ahead."""
+        self._walls: dict[bytes, int] = {}
+        """Wall clocks of connected peers, as their last ping told."""
+        self._shunned: dict[bytes, Instant] = {}
+        """Who broke the protocol, and until when no channel with it is opened."""
         self._seats: dict[bytes, int] = {}
         self._told = 0
         """Place in the carried ledgers from which the next ping tells."""
@@ -241,6 +248,8 @@ class Replica:
         """Whether a device that proved ``device`` may have a channel. ``CredentialError``."""
         if self._open_chain(chain) != device:
             raise CredentialError("a credential that speaks of another device")
+        if self._world.clock.now() < self._shunned.get(device, self._world.clock.now()):
+            raise CredentialError("this device broke the protocol a moment ago")
         if device in self._revoked and self._is_revoked(device):
             raise CredentialError("this device's credential was revoked")
 
@@ -356,6 +365,7 @@ class Replica:
         if self.links.pop(peer, None) is None:
             return
         self._clocks_ahead.discard(peer)
+        self._walls.pop(peer, None)
         self.branches.gone(peer)
         self._gossip(turn, gossip.PeerDown(peer))
         self._chain_effects(turn, self.chains.step(chain_events.PeerGone(peer), turn.now))
@@ -432,6 +442,7 @@ class Replica:
                     self._on_ping(turn, peer, ping)
 
     def _on_ping(self, turn: Turn, peer: bytes, ping: Any) -> None:
+        self._walls[peer] = ping.wall
         follows = self.clock.observe(ping.hlc, self._world.clock.wall_ms())
         if not follows and peer not in self._clocks_ahead:
             self._clocks_ahead.add(peer)  # told once, or it hides other alarms
@@ -451,6 +462,7 @@ class Replica:
             self._checking[offered.token] = (source, request, offered.fault)
             turn.effects.append(events.CheckSignatures(offered.token, tuple(offered.checks)))
         if offered.fault and source is not None:
+            self._shun(turn, source)
             self._gossip(turn, gossip.Bad(source, offered.fault))
         if request is not None and not offered.token:
             error = DecodeError(offered.fault) if offered.fault else None
@@ -470,7 +482,17 @@ class Replica:
             reply = events.Reply(request, error=error)
             turn.when_durable(lambda later: later.effects.append(reply))
         if admitted.fault and source is not None:
+            self._shun(turn, source)
             self._gossip(turn, gossip.Bad(source, admitted.fault))
+
+    def _shun(self, turn: Turn, peer: bytes) -> None:
+        """Open no channel with ``peer`` for a while: a new one costs it less than us.
+
+        It gave what no honest node passes on: a false signature, a block that does not hold.
+        """
+        while len(self._shunned) >= SHUNNED_MAX:
+            del self._shunned[next(iter(self._shunned))]
+        self._shunned[peer] = Instant(turn.now + SHUN_MS)
 
     def _on_fork(self, turn: Turn, fork: Entry) -> None:
         """A log was just frozen: alarm, and show everybody, or they go on ordering branches."""
@@ -512,7 +534,14 @@ class Replica:
         wall = self._world.clock.wall_ms()
         for entry in entries:
             self.clock.observe(entry.envelope.hlc, wall)
-            if entry.kind == "drug.recall":
+        recalls = [entry for entry in entries if entry.kind == RECALL]
+        if recalls:
+            turn.when_durable(lambda later: self._alarm_recalls(later, recalls))
+
+    def _alarm_recalls(self, turn: Turn, entries: list[Entry]) -> None:
+        """Tell of recalls by who may recall: anybody could write one."""
+        for entry in entries:
+            if self.overlay.verdict_of(entry).applied:
                 turn.notify(events.Alarm("recall", (entry.id,)))
 
     def _when_stored(
@@ -663,6 +692,7 @@ class Replica:
                 case chain_events.Forked(ledger, _, second):
                     self._on_forked(turn, ledger, second)
                 case chain_events.Faulty(peer, reason):
+                    self._shun(turn, peer)
                     turn.drop(peer, reason)
 
     def _on_forked(self, turn: Turn, ledger: bytes, second: StoredBlock) -> None:
@@ -1014,7 +1044,7 @@ class Replica:
     def _form(self, turn: Turn, event: formation.FormationEvent) -> None:
         if self.identity.muted:  # it may have signed a genesis that it does not remember
             return
-        self.formation.tell_time(self._world.clock.wall_ms())
+        self.formation.tell_time(self._common_wall())
         for effect in self.formation.step(event, turn.now):
             match effect:
                 case formation.SendFormation(peer, message):
@@ -1028,6 +1058,11 @@ class Replica:
                 case formation.Complete(founding):
                     teller = event.peer if isinstance(event, formation.FromFounder) else None
                     self._complete(turn, founding, teller)
+
+    def _common_wall(self) -> int:
+        """The median of the own wall clock and those that peers told: one may be years off."""
+        walls = sorted([self._world.clock.wall_ms(), *self._walls.values()])
+        return walls[(len(walls) - 1) // 2]
 
     def _refuse_founding(self, turn: Turn) -> None:
         request, self._founding_request = self._founding_request, None

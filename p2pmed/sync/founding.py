@@ -25,7 +25,7 @@ import msgspec
 from p2pmed.engine import DeadlineReached, Entropy, Instant, earliest
 from p2pmed.errors import CredentialError, LocalProtocolError
 from p2pmed.ledger.genesis import Founding, Genesis, check_signature, ledger_id
-from p2pmed.limits import CREDENTIAL_CHAIN_MAX, VALIDATORS_MAX
+from p2pmed.limits import CREDENTIAL_CHAIN_MAX, HLC_AHEAD_MS_MAX, VALIDATORS_MAX
 from p2pmed.quorum.certificate import Validator
 from p2pmed.wire.codec import Bytes32, Wire
 
@@ -249,7 +249,7 @@ class Formation:
         return tuple(self._seen)
 
     def tell_time(self, wall_ms: int) -> None:
-        """The wall clock for the genesis' record of when it was made."""
+        """The time as this node and its peers believe, for when a genesis was made."""
         self._wall_ms = wall_ms
 
     def step(self, event: FormationEvent, now: Instant) -> list[FormationEffect]:
@@ -435,6 +435,8 @@ class Formation:
         genesis = self._offered[peer]
         if not all(self._knows(validator) for validator in genesis.validators):
             return []
+        if self._wall_ms and genesis.created > self._wall_ms + HLC_AHEAD_MS_MAX:
+            return []  # a ledger's time never goes back: it would begin in another century
         withdrawn: list[FormationEffect] = []
         if self._offer is not None:
             other = self._offer

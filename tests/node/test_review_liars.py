@@ -10,13 +10,16 @@ from typing import Any, Literal
 
 import pytest
 
+from p2pmed.errors import CredentialError
 from p2pmed.gossip.messages import HEADS_MAX, Push
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical.discrepancies import DiscrepancyReport
+from p2pmed.medical.drugs import Recall
 from p2pmed.medical.membership import LogOpen
 from p2pmed.node import events
 from p2pmed.node.branches import BranchAsk, BranchEntries
 from p2pmed.node.events import Draft
+from p2pmed.node.replica import SHUN_MS
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.wire import codec
@@ -203,3 +206,52 @@ def test_a_flood_of_ledgers_does_not_hide_the_village_s_own() -> None:
     told = [replica._heads()[:HEADS_MAX] for _ in range(8)]
     assert all(heads[0] == (home, 7) for heads in told)
     assert len({ledger for heads in told for ledger, _ in heads}) == 101
+
+
+def test_a_recall_by_somebody_who_may_not_recall_alarms_nobody() -> None:
+    """The screen shows recalls of makers and authorities, not of whoever writes one."""
+    simulation, nodes = village("bft")
+    liar = Liar(simulation)
+    maker = simulation.add_node("maker", roles=("manufacturer",))
+    simulation.run_for(3_000)
+    body = Recall(gtin="09506000134352", lot="L", reason="x")
+    opening = liar.open()
+    false = liar.sign("drug.recall", body, 1, opening.id)
+    liar.tell(nodes[0], nodes[1], opening, false)
+    simulation.run_for(3_000)
+    assert alarms(nodes[0], "recall") == 0
+    simulation.submit(maker, Draft(body=body))
+    simulation.run_for(3_000)
+    assert all(alarms(node, "recall") == 1 for node in nodes)
+
+
+def test_who_gave_a_false_signature_gets_no_channel_for_a_while() -> None:
+    """A new channel would cost it less than it costs us."""
+    simulation, nodes = village("bft")
+    liar = Liar(simulation)
+    opening = liar.open()
+    (entry,) = liar.reports(opening, 1, 1)
+    push = Push((opening.raw, entry.raw[:-1] + bytes([entry.raw[-1] ^ 1])))
+    victim, peer = nodes[0].replica, nodes[1]
+    assert victim is not None
+    victim.authenticate(peer.key, peer.identity.chain)
+    simulation._step(nodes[0], events.Frame(peer.key, codec.encode(push)))
+    simulation.run_for(10)
+    with pytest.raises(CredentialError, match="broke the protocol"):
+        victim.authenticate(peer.key, peer.identity.chain)
+    simulation.run_for(SHUN_MS)
+    victim.authenticate(peer.key, peer.identity.chain)
+
+
+def test_one_clock_in_another_century_founds_nothing_there() -> None:
+    """A ledger's time never goes back: it begins at the time that most clocks tell."""
+    simulation = Simulation(2)
+    policy = MeshPolicy(auto=True, size=SIZE)
+    century_ms = 100 * 365 * 86_400_000
+    nodes = [
+        simulation.add_node(f"clinic-{n}", policy=policy, clock_offset_ms=century_ms * (n == 0))
+        for n in range(SIZE)
+    ]
+    assert simulation.run_until(lambda: all(node.home for node in nodes), 60_000)
+    (genesis,) = {node.home.founding.genesis.created for node in nodes if node.home}
+    assert abs(genesis - nodes[1].clock.wall_ms()) < 60_000
