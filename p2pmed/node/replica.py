@@ -30,6 +30,7 @@ from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted, earliest
 from p2pmed.errors import (
     CredentialError,
     DecodeError,
+    DiskFull,
     InvariantError,
     LocalProtocolError,
     P2pmedError,
@@ -318,8 +319,7 @@ class Replica:
             case events.Frame(peer, message):
                 self._on_frame(turn, peer, message)
             case Persisted(token):
-                for then in self._after.pop(token, ()):
-                    then(turn)
+                self._on_persisted(turn, token)
             case events.SignaturesChecked(token, good):
                 self._on_checked(turn, token, good)
             case DeadlineReached():
@@ -332,8 +332,20 @@ class Replica:
                 self._on_command(turn, event)
         return self._finish(turn)
 
+    def _on_persisted(self, turn: Turn, token: int) -> None:
+        """What waited for this flush, and for any before it: a flush covers all that came first.
+
+        So a driver need tell only the last token of a commit, and a hundred submissions that
+        share a commit share the turn, one push to each peer and one look by consensus.
+        """
+        while self._after and (first := next(iter(self._after))) <= token:
+            for then in self._after.pop(first):
+                then(turn)
+
     def _finish(self, turn: Turn) -> list[NodeEffect]:
         """Let consensus act on what changed, then ask for one flush of all that was staged."""
+        for grew in _merged(turn.grown):
+            self._gossip(turn, grew)
         if turn.work and self.home is not None:
             turn.work = False
             self.home.work(turn)
@@ -454,6 +466,8 @@ class Replica:
     def _offer(
         self, turn: Turn, source: bytes | None, raws: Iterable[bytes], request: int | None
     ) -> None:
+        if source is not None and self._is_full:
+            return  # asked for again when there is room; votes and blocks still find some
         offered = self.intake.offer(source, tuple(raws))
         if source is not None:
             for gap in offered.gaps:
@@ -569,7 +583,7 @@ class Replica:
                 count = len(entries)
                 reply = events.Reply(request, entries=tuple(entries), count=count, error=error)
                 later.effects.append(reply)
-            self._gossip(later, gossip.Grew(tuple(tips.items()), stored, source))
+            later.grown.append(gossip.Grew(tuple(tips.items()), stored, source))
             later.work = True
             self._enforce_revocations(later, entries)
             self._advance_watches(later)
@@ -588,6 +602,13 @@ class Replica:
         The caller's functions run in here: what they raise is the caller's, and nothing of the
         submission was staged by then.
         """
+        if self._is_full and not all(isinstance(d.body, Revocation) for d in submit.drafts):
+            full = DiskFull(
+                "the disk is full: nothing new is recorded",
+                hint="free some room and start the node again; what was recorded is safe",
+            )
+            turn.effects.append(events.Reply(submit.request, error=full))
+            return
         try:
             entries, rows = self._sign(submit.drafts, submit.local)
         except (StorageError, InvariantError):
@@ -596,6 +617,11 @@ class Replica:
             turn.effects.append(events.Reply(submit.request, error=error))
             return
         self._append(turn, entries, rows, submit.request)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the disk's last reserve is spent: what is left is for votes and revocations."""
+        return bool(getattr(self._world.disk, "low", False))
 
     def _sign(
         self, drafts: tuple[Draft, ...], local: events.LocalRows | None
@@ -1112,3 +1138,18 @@ class Replica:
     @staticmethod
     def _due(deadline: Instant | None, now: Instant) -> bool:
         return deadline is not None and deadline <= now
+
+
+def _merged(grown: Sequence[gossip.Grew]) -> list[gossip.Grew]:
+    """What grew thanks to one source, as one: in the order of storing."""
+    if len(grown) < 2:
+        return list(grown)
+    sources: dict[bytes | None, tuple[dict[LaneKey, int], list[tuple[LaneKey, int, bytes]]]] = {}
+    for grew in grown:
+        tips, entries = sources.setdefault(grew.source, ({}, []))
+        tips.update(grew.lanes)
+        entries.extend(grew.entries)
+    return [
+        gossip.Grew(tuple(tips.items()), tuple(entries), source)
+        for source, (tips, entries) in sources.items()
+    ]

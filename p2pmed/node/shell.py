@@ -236,8 +236,7 @@ class Shell:
             self._eased.set()
 
     def _persisted(self, tokens: Sequence[int]) -> None:
-        for token in tokens:
-            self._driver.put(Persisted(token))
+        self._driver.put(Persisted(max(tokens)))  # it covers all before it
         self._ease()
 
     # --- out ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from p2pmed.engine import Instant
+from p2pmed.gossip.events import Grew
 from p2pmed.node.events import DropLink, NodeEffect, Notice, Notify, SendFrame
 from p2pmed.wire import cbor, codec
 
@@ -26,11 +27,18 @@ class Turn:
         self.staged = False
         self.work = False
         """Something changed that consensus may act on."""
+        self.grown: list[Grew] = []
+        """What is durable since the last turn, for gossip to tell at the end of this one."""
+        self._spelled: dict[int, tuple[Any, bytes]] = {}
+        """Messages by identity with their bytes: one that goes to all is spelled once."""
 
     def send(self, peer: bytes, message: Any, *, control: bool) -> None:
         """Queue a typed message."""
-        raw = cbor.encode_trusted(codec.plain(message))
-        self.effects.append(SendFrame(peer, raw, control))
+        known = self._spelled.get(id(message))
+        if known is None:
+            known = message, cbor.encode_trusted(codec.plain(message))
+            self._spelled[id(message)] = known
+        self.effects.append(SendFrame(peer, known[1], control))
 
     def drop(self, peer: bytes, reason: str) -> None:
         """Close a channel on the peer's fault."""
