@@ -140,8 +140,9 @@ class Node:
         (``Encounter``, ``Observation``...), which is sealed for its patient.
         ``patient`` is the pseudonym it is about (16 bytes); ``refs`` are transactions it follows
         from; ``actor`` is the staff member's key.
-        Raises ``InvalidTransaction`` or ``ConfigError`` (nothing was written), ``StorageError``
-        (the disk failed; the node stops). Cancelled: the outcome is unknown.
+        Raises ``InvalidTransaction``, ``ConfigError`` or ``DiskFull`` (nothing was written; with
+        its last reserve a full disk takes revocations only), ``StorageError`` (the disk failed; the
+        node stops). Cancelled: the outcome is unknown.
         """
         if hasattr(body, "to_fhir"):
             return await self.patients.add(body)

@@ -466,8 +466,10 @@ class Replica:
     def _offer(
         self, turn: Turn, source: bytes | None, raws: Iterable[bytes], request: int | None
     ) -> None:
-        if source is not None and self._is_full:
-            return  # asked for again when there is room; votes and blocks still find some
+        if self._is_full:  # peers are asked again when there is room
+            if request is not None:
+                turn.effects.append(events.Reply(request, error=_disk_full()))
+            return
         offered = self.intake.offer(source, tuple(raws))
         if source is not None:
             for gap in offered.gaps:
@@ -603,11 +605,7 @@ class Replica:
         submission was staged by then.
         """
         if self._is_full and not all(isinstance(d.body, Revocation) for d in submit.drafts):
-            full = DiskFull(
-                "the disk is full: nothing new is recorded",
-                hint="free some room and start the node again; what was recorded is safe",
-            )
-            turn.effects.append(events.Reply(submit.request, error=full))
+            turn.effects.append(events.Reply(submit.request, error=_disk_full()))
             return
         try:
             entries, rows = self._sign(submit.drafts, submit.local)
@@ -1153,3 +1151,10 @@ def _merged(grown: Sequence[gossip.Grew]) -> list[gossip.Grew]:
         gossip.Grew(tuple(tips.items()), tuple(entries), source)
         for source, (tips, entries) in sources.items()
     ]
+
+
+def _disk_full() -> DiskFull:
+    return DiskFull(
+        "the disk is full: nothing new is recorded",
+        hint="free some room and start the node again; what was recorded is safe",
+    )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from p2pmed.aio.verifier import IN_PLACE_MAX, Verifier
-from p2pmed.errors import LocalProtocolError
+from p2pmed.errors import DiskFull, LocalProtocolError
+from p2pmed.identity.revocation import Revocation, RevocationReason
 from p2pmed.medical.discrepancies import DiscrepancyReport
 from p2pmed.node.events import Alarm
 from p2pmed.node.node import QUEUE_MAX, open_node
@@ -178,3 +179,40 @@ async def test_an_answer_that_cannot_come_is_told() -> None:
         assert isinstance(failed[0], TypeError)
     finally:
         await verifier.close()
+
+
+async def test_a_full_disk_refuses_records_and_takes_revocations() -> None:
+    """The last reserve is for what must not wait; nothing acknowledged is touched."""
+    async with local_network("clinic", "clinic") as network:
+        node, other = network.nodes
+        await network.in_sight()
+        kept = await node.submit(report(1))
+        disk: Any = node.world.disk
+        disk.low = True
+        with pytest.raises(DiskFull, match="full"):
+            await node.submit(report(2))
+        body = Revocation(
+            subject=other.key,
+            serial=bytes(16),
+            reason=RevocationReason.KEY_COMPROMISED,
+            text="stolen",
+        )
+        revoked = await node.submit(body)
+        assert node.find(kept.id) is not None
+        assert node.find(revoked.id) is not None
+        disk.low = False
+        assert (await node.submit(report(3))).id
+
+
+async def test_a_full_disk_takes_nothing_from_peers_and_asks_again() -> None:
+    """Records of others wait where they are until there is room."""
+    async with local_network("clinic", "clinic") as network:
+        node, other = network.nodes
+        await network.in_sight()
+        disk: Any = node.world.disk
+        disk.low = True
+        receipt = await other.submit(report(1))
+        await asyncio.sleep(0.5)
+        assert node.find(receipt.id) is None
+        disk.low = False
+        await until(lambda: node.find(receipt.id) is not None, "what was left out")
