@@ -374,7 +374,11 @@ async def test_a_county_home(tmp_path: Path) -> None:
         await receipt.final(timeout=10)
         hospital = await network.open(county)
         await hospital.found_mesh(name="Shan county")
-        await receipt.anchored(timeout=20)
+        await receipt.anchored(timeout=20)  # a recall counts as soon as the county orders it
+        progress = hospital.replica.village_progress
+        await until(
+            lambda: any(row["executed"] for row in progress()), "the village's blocks are executed"
+        )
     findings = audit_home(county)
     assert told(findings) == ""
     assert findings.counts["ledgers"] == 2
