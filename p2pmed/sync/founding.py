@@ -224,6 +224,8 @@ class Formation:
         self._seen: dict[bytes, Neighbour] = {}
         self._since: Instant | None = None
         self._offer: _Offer | None = None
+        self._passed_over: dict[bytes, None] = {}
+        """Who did not sign our last offer, until other nodes are in sight."""
         self._withdrew: tuple[bytes, Instant] | None = None
         """Who took an offer back last, and until when it is not taken at its word again."""
         self._offered: dict[bytes, Genesis] = {}
@@ -238,10 +240,27 @@ class Formation:
         """When an offer runs out, or the same nodes have been in sight long enough."""
         if self.founded:
             return None
-        quiet = None
-        if self._policy.auto and self._since is not None and self._offer is None:
-            quiet = Instant(self._since + self._policy.quiet_ms)
-        return earliest(self._offer.until if self._offer else None, quiet)
+        return earliest(self._offer.until if self._offer else None, self._propose_at())
+
+    def _propose_at(self) -> Instant | None:
+        """When to propose by policy, should nobody else; ``None`` if that is not for us.
+
+        The one with the smallest key first. Its operator may have told it not to, so each next
+        one waits for as long as an offer takes; and whoever was asked and did not sign is left
+        out while enough others are there: one silent clinic keeps no village from founding.
+        """
+        if not self._policy.auto or self._since is None or self._offer is not None:
+            return None
+        members = self._candidates()
+        if self._me not in members or len(members) < self._policy.size:
+            return None
+        wait_ms = self._policy.quiet_ms + members.index(self._me) * OFFER_MS
+        return Instant(self._since + wait_ms)
+
+    def _candidates(self) -> list[bytes]:
+        eligible = self._eligible(self._seen)
+        willing = [node for node in eligible if node not in self._passed_over]
+        return (willing if len(willing) >= self._policy.size else eligible)[:VALIDATORS_MAX]
 
     @property
     def in_sight(self) -> tuple[bytes, ...]:
@@ -273,6 +292,7 @@ class Formation:
         seen = {n.node: n for n in sorted(nodes, key=lambda n: n.node)}
         if self._eligible(seen) != self._eligible(self._seen):
             self._since = now
+            self._passed_over = {}
         self._seen = seen
         return self._consider(now)
 
@@ -285,14 +305,11 @@ class Formation:
             return []
         if self._offer is not None:
             return self._give_up(now) if now >= self._offer.until else []
-        quiet = self._since is not None and now >= self._since + self._policy.quiet_ms
-        if not self._policy.auto or not quiet:
+        due = self._propose_at()
+        if due is None or now < due:
             return []
         self._since = None
-        members = self._eligible(self._seen)[:VALIDATORS_MAX]
-        if len(members) < self._policy.size or self._me != members[0]:
-            return []
-        policy = self._policy
+        members, policy = self._candidates(), self._policy
         word = Propose(members=tuple(members), engine=policy.engine, liars=None, name=policy.name)
         return self._on_propose(word, now)
 
@@ -303,6 +320,8 @@ class Formation:
         self._offer, self._since = None, now
         effects: list[FormationEffect] = [Release(ledger)]
         if offer.proposer == self._me:
+            seats = [validator.node for validator in offer.genesis.validators]
+            self._passed_over = {node: None for node in seats if node not in offer.consents}
             effects += self._to_others(offer.genesis, GenesisWithdraw(ledger=ledger))
         return effects
 
