@@ -192,6 +192,8 @@ class Replica:
         self._checking: dict[int, tuple[bytes | None, int | None, str]] = {}
         """By token: where the entries came from, who is answered, what was wrong with others."""
         self._sight_at: Instant | None = None
+        self._anchors_here = False
+        """Whether the home ledger is a county's."""
         self._anchor_at: Instant | None = None
         self._anchor: Entry | None = None
         """The anchor last written here, until it has its verdict."""
@@ -783,6 +785,7 @@ class Replica:
         machine: StateMachine = self.machine
         if is_county(founding, self._roles_of):
             machine = self.county_machine
+            self._anchors_here = True
             self._anchor_at = self._world.clock.now()
         self.home = HomeLedger(
             world=self._world,
@@ -861,6 +864,7 @@ class Replica:
             return
         for stored in blocks:
             self.villages.index(ledger, stored.block.header.height)
+        self._anchor_soon(turn.now)
         self._advance_watches(turn)
 
     def _on_decided(self, turn: Turn, decided: Decided) -> None:
@@ -869,6 +873,7 @@ class Replica:
         self.chains.advance(decided.header)
         self.overlay.restart()
         self._status()
+        self._anchor_soon(turn.now)
         final = events.Final(
             decided.header.ledger,
             decided.header.height,
@@ -1002,10 +1007,18 @@ class Replica:
             found.append({"ledger": ledger.hex(), "height": height, "executed": executed})
         return found
 
+    def _anchor_soon(self, now: Instant) -> None:
+        """A village's block, or what it orders, has come: it may call for an anchor."""
+        if self._anchors_here and self._anchor_at is None:
+            self._anchor_at = Instant(now + ANCHOR_MS)
+
     def _import_villages(self, turn: Turn) -> None:
-        """At a county: write the next anchor, if a village has moved on."""
+        """At a county: write the next anchor, if a village has moved on.
+
+        One at a time: the next when this one has its verdict, which a decided block brings.
+        """
         home = self.home
-        self._anchor_at = Instant(turn.now + ANCHOR_MS)
+        self._anchor_at = None
         if home is None or home.engine is None or home.halted or self.own.frozen:
             return
         if self._anchor is not None:
