@@ -21,6 +21,7 @@ flapping link    a link that goes and comes several times
 slow disk        flushes of half a second
 clock jump       a wall clock is set wrong, by minutes or by years
 clock drift      a wall clock runs wrong
+coup             the leader goes silent, and who would elect another dies while writing it down
 silent leader    whatever its seat, a node's consensus messages are lost, its pings are not
 ===============  ==========================================================================
 
@@ -48,6 +49,15 @@ DAY_MS: Final = 86_400_000
 YEAR_MS: Final = 365 * DAY_MS
 
 
+def _leader_of(node: SimNode) -> bytes | None:
+    """Device key of whom ``node`` takes for the leader now."""
+    home = node.home
+    seat = home.engine.status()["leader"] if home and home.engine else None
+    if home is None or not isinstance(seat, int) or seat < 0:
+        return None
+    return home.founding.genesis.validators[seat].node
+
+
 class Mischief:
     """Faults for ``nodes`` of one simulation; all dice come from ``dice``."""
 
@@ -66,6 +76,8 @@ class Mischief:
         """How many days one device may be on alone: its timers cost the simulator time."""
         self.away_ms = 0
         """Virtual time in which nobody, or one device alone, was on."""
+        self._round = 0
+        """Raised by ``cease``: what was planned before does not happen after it."""
         self._off_until: dict[int, int] = {}
         """Device -> instant before which nothing switches it on."""
         self.kinds: tuple[str, ...] = self._draw()
@@ -107,6 +119,7 @@ class Mischief:
     def cease(self) -> None:
         """No more faults: all cables in, all devices on, disks and links healthy."""
         simulation = self._simulation
+        self._round += 1
         simulation.faults = LinkFaults()
         simulation.heal()
         self._off_until.clear()
@@ -125,6 +138,16 @@ class Mischief:
         one, other = self._dice.sample(self._nodes, 2)
         return one, other
 
+    def _later(self, wait_ms: int, action: Callable[[], None]) -> None:
+        """Do it then, if faults still strike."""
+        round_ = self._round
+
+        def act() -> None:
+            if self._round == round_:
+                action()
+
+        self._simulation.at(wait_ms, act)
+
     def _start_after(self, node: SimNode, wait_ms: int) -> None:
         until = self._simulation.now + wait_ms
         self._off_until[node.number] = max(until, self._off_until.get(node.number, 0))
@@ -133,7 +156,7 @@ class Mischief:
             if self._simulation.now >= self._off_until.get(node.number, 0):
                 self._simulation.start(node)
 
-        self._simulation.at(wait_ms, start)
+        self._later(wait_ms, start)
 
     # --- power ------------------------------------------------------------------------------
 
@@ -146,22 +169,22 @@ class Mischief:
         node = self._one()
         self._simulation.struck("cut in a flush")
         node.dies_in_flush = True
-        self._simulation.at(self._dice.randint(500, 4_000), lambda: self._start_after(node, 1))
+        self._later(self._dice.randint(500, 4_000), lambda: self._start_after(node, 1))
 
     def _failed_flush(self) -> None:
         node = self._one()
         self._simulation.struck("failed flush")
         node.disk.fail_next_sync = True
-        self._simulation.at(2_000, lambda: self._start_after(node, 1))
+        self._later(2_000, lambda: self._start_after(node, 1))
 
     def _crash_loop(self) -> None:
         node = self._one()
         self._simulation.struck("crash loop")
         at = 0
         for _ in range(self._dice.randint(3, 6)):
-            self._simulation.at(at, lambda: self._simulation.crash(node))
+            self._later(at, lambda: self._simulation.crash(node))
             off = self._dice.randint(1, 500)
-            self._simulation.at(at, lambda off=off: self._start_after(node, off))  # type: ignore[misc]
+            self._later(at, lambda off=off: self._start_after(node, off))  # type: ignore[misc]
             at += off + self._dice.randint(1, 1_500)
 
     def _blackout(self) -> None:
@@ -189,7 +212,7 @@ class Mischief:
         size = self._dice.randint(1, max(1, len(self._nodes) // 2))
         group = self._dice.sample(self._nodes, size)
         self._simulation.cut(group, [node for node in self._nodes if node not in group])
-        self._simulation.at(self._dice.randint(500, 15_000), self._simulation.mend)
+        self._later(self._dice.randint(500, 15_000), self._simulation.mend)
 
     def _one_way_cut(self) -> None:
         one, other = self._two()
@@ -197,7 +220,7 @@ class Mischief:
         network = self._simulation.network
         network.block(one.number, other.number)
         wait_ms = self._dice.randint(500, 25_000)
-        self._simulation.at(wait_ms, lambda: network.unblock(one.number, other.number))
+        self._later(wait_ms, lambda: network.unblock(one.number, other.number))
 
     def _clogged_link(self) -> None:
         one, other = self._two()
@@ -205,7 +228,7 @@ class Mischief:
         network = self._simulation.network
         network.clog(one.number, other.number)
         wait_ms = self._dice.randint(200, 8_000)
-        self._simulation.at(wait_ms, lambda: network.unclog(one.number, other.number))
+        self._later(wait_ms, lambda: network.unclog(one.number, other.number))
 
     def _flapping_link(self) -> None:
         one, other = self._two()
@@ -213,7 +236,24 @@ class Mischief:
         network = self._simulation.network
         for number in range(self._dice.randint(3, 8)):
             wait_ms = number * self._dice.randint(300, 1_500)
-            self._simulation.at(wait_ms, lambda: network.unlink(one.number, other.number))
+            self._later(wait_ms, lambda: network.unlink(one.number, other.number))
+
+    def _coup(self) -> None:
+        self._simulation.struck("coup")
+        network = self._simulation.network
+        leaders = {_leader_of(node) for node in self._nodes} - {None}
+        for node in self._nodes:
+            if node.key in leaders:
+                network.mute(node.number, muted=True)
+                self._later(6_000, lambda node=node: network.mute(node.number, muted=False))  # type: ignore[misc]
+            elif self._dice.random() < 0.7:
+                wait_ms = self._dice.randint(1_000, 3_000)
+                self._later(wait_ms, lambda node=node: self._die_writing(node))  # type: ignore[misc]
+
+    def _die_writing(self, node: SimNode) -> None:
+        node.dies_in_flush = True
+        for wait_ms in range(100, 2_000, 100):
+            self._later(wait_ms, lambda: self._start_after(node, 1))
 
     def _silent_leader(self) -> None:
         node = self._one()
@@ -221,7 +261,7 @@ class Mischief:
         network = self._simulation.network
         network.mute(node.number, muted=True)
         wait_ms = self._dice.randint(1_000, 10_000)
-        self._simulation.at(wait_ms, lambda: network.mute(node.number, muted=False))
+        self._later(wait_ms, lambda: network.mute(node.number, muted=False))
 
     # --- disks and clocks -------------------------------------------------------------------
 
@@ -233,7 +273,7 @@ class Mischief:
         def heal() -> None:
             node.flush_ms = FLUSH_MS
 
-        self._simulation.at(self._dice.randint(2_000, 15_000), heal)
+        self._later(self._dice.randint(2_000, 15_000), heal)
 
     def _clock_jump(self) -> None:
         most = self._dice.choice((600_000, DAY_MS, 10 * YEAR_MS))
@@ -256,6 +296,7 @@ KINDS: Final[Mapping[str, Callable[[Mischief], None]]] = MappingProxyType(
         "one-way cut": Mischief._one_way_cut,
         "clogged link": Mischief._clogged_link,
         "flapping link": Mischief._flapping_link,
+        "coup": Mischief._coup,
         "silent leader": Mischief._silent_leader,
         "slow disk": Mischief._slow_disk,
         "clock jump": Mischief._clock_jump,

@@ -82,6 +82,7 @@ class SimNetwork:
         self._ends = ends
         self._struck = struck
         self._groups: list[int] = []
+        self._regions: list[int] = []
         self._blocked: set[tuple[int, int]] = set()
         self._muted: set[int] = set()
         self._clogs: dict[tuple[int, int], _Clog] = {}
@@ -96,6 +97,7 @@ class SimNetwork:
     def join(self) -> None:
         """One more device; they are numbered in the order of joining."""
         self._groups.append(0)
+        self._regions.append(0)
 
     # --- reach ------------------------------------------------------------------------------
 
@@ -103,8 +105,14 @@ class SimNetwork:
         """Whether a message could pass from ``one`` to ``other`` now, were there a link."""
         if one == other or (one, other) in self._blocked:
             return False
-        same = self._groups[one] == self._groups[other]
-        return same and self._ends.has_power(one) and self._ends.has_power(other)
+        return (
+            self._together(one, other) and self._ends.has_power(one) and self._ends.has_power(other)
+        )
+
+    def _together(self, one: int, other: int) -> bool:
+        return (
+            self._regions[one] == self._regions[other] and self._groups[one] == self._groups[other]
+        )
 
     def linked(self, one: int, other: int) -> bool:
         """Whether a link joins the two."""
@@ -113,6 +121,11 @@ class SimNetwork:
     def cut(self, groups: list[int]) -> None:
         """Only devices of one group reach each other; ``groups[number]`` is the device's."""
         self._groups = list(groups)
+        self._settle()
+
+    def separate(self, regions: list[int]) -> None:
+        """As ``cut``, and no fault: no cable joins regions, and ``heal`` does not lay one."""
+        self._regions = list(regions)
         self._settle()
 
     def block(self, one: int, other: int) -> None:
@@ -137,7 +150,7 @@ class SimNetwork:
         """Links follow reach."""
         for one in range(len(self._groups)):
             for other in range(one + 1, len(self._groups)):
-                if self._groups[one] != self._groups[other]:
+                if not self._together(one, other):
                     self.unlink(one, other)
                 else:
                     self._dial(one, other)

@@ -274,11 +274,22 @@ class Simulation:
     def cut(self, *groups: Sequence[SimNode]) -> None:
         """Only nodes of one group reach each other; unnamed nodes are a group of their own."""
         self.struck("partition")
+        self.network.cut(self._numbered(groups))
+
+    def separate(self, *regions: Sequence[SimNode]) -> None:
+        """Lay cables within each region only: days of travel apart, and no fault.
+
+        Unnamed nodes are a region of their own; without any region all are together. It is
+        independent of ``cut``, and ``heal`` leaves it.
+        """
+        self.network.separate(self._numbered(regions))
+
+    def _numbered(self, groups: Sequence[Sequence[SimNode]]) -> list[int]:
         numbers = [0] * len(self.nodes)
         for number, group in enumerate(groups, start=1):
             for node in group:
                 numbers[node.number] = number
-        self.network.cut(numbers)
+        return numbers
 
     def mend(self) -> None:
         """The groups of ``cut`` reach each other again."""
@@ -603,6 +614,8 @@ class Simulation:
     def settled(self) -> bool:
         """Whether all nodes that are up hold the same logs, and all is final and equal."""
         ups = [node.replica for node in self.nodes if node.replica is not None]
+        if any(lane.next_seq != lane.durable_next for replica in ups for lane in replica.logs):
+            return False  # something is being flushed
         frontiers = [replica.logs.frontier() for replica in ups]
         if any(frontier != frontiers[0] for frontier in frontiers):
             return False

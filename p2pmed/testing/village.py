@@ -39,6 +39,8 @@ FAULTS_MIN: Final = 10
 COMMITS_MIN: Final = 20
 VIRTUAL_MS_MAX: Final = 180_000
 """If by then there were not enough blocks, faults cease and the rest is written in peace."""
+PEACE_MS: Final = 2_000
+"""Between what is written in peace: enough for a block each."""
 STRIKE_SHARE: Final = 0.12
 """Of the moments at which something is written, those at which a fault strikes."""
 
@@ -122,6 +124,9 @@ class Village:
         self.settle_ms = simulation.now - ceased
         for node in self.nodes:
             self.workload.write_at(node)
+        while simulation.oracle.commits < COMMITS_MIN and not self.broken:
+            self.workload.write()
+            simulation.run_for(PEACE_MS)
         if not simulation.run_until_settled(SETTLE_MS_MAX):
             self._violated(f"nothing new becomes final: {state_of(simulation)}")
         simulation.check_everywhere()
