@@ -16,8 +16,9 @@ from p2pmed.errors import ConfigError
 
 __all__ = ["add"]
 
-SCENARIOS: Final = ("village", "bft", "raft")
-"""``village`` takes the engines in turn, by the parity of the seed."""
+SCENARIOS: Final = ("village", "county", "bft", "raft")
+"""``village`` takes the engines in turn, by the parity of the seed; ``county`` is two villages
+that meet at a county."""
 SEEDS_MAX: Final = 10_000_000
 NOTHING: Final = ""
 
@@ -96,11 +97,15 @@ def _outcomes(scenario: str, planted: str, seeds: range, jobs: int) -> Iterator[
 
 def _play(question: tuple[str, str, int]) -> dict[str, Any]:
     """One seed, in whichever process; plain values, so that it can be sent back."""
+    from p2pmed.testing.county import run_county
     from p2pmed.testing.village import run_village
 
     scenario, planted, seed = question
-    engine = ("bft", "raft")[seed % 2] if scenario == "village" else scenario
-    outcome = run_village(seed, engine=cast('Literal["bft", "raft"]', engine), planted=planted)
+    if scenario == "county":
+        outcome = run_county(seed, planted=planted)
+    else:
+        engine = ("bft", "raft")[seed % 2] if scenario == "village" else scenario
+        outcome = run_village(seed, engine=cast('Literal["bft", "raft"]', engine), planted=planted)
     return {
         "seed": seed,
         "virtual_ms": outcome.virtual_ms + outcome.away_ms,
