@@ -134,14 +134,14 @@ class CountyMachine:
             return self._inner.apply(entry, view, context)
         body = self._registry.body(entry)
         if not isinstance(body, Anchor):
-            return Verdict(code=Rejection.MALFORMED)
+            return Verdict(code=Rejection.MALFORMED.value)
         layer = Layer(view)
         verdict = self._inner.apply(entry, layer, context)
         if not verdict.applied:
             return verdict
         again = self.execute(layer, context.network, body.ledger, body.start, body.height)
         if again is None or again != body:
-            return Verdict(code=Rejection.ANCHOR_MISMATCH)
+            return Verdict(code=Rejection.ANCHOR_MISMATCH.value)
         for key, value in layer.writes.items():
             if value is None:
                 view.delete(key)

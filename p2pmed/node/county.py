@@ -123,15 +123,33 @@ class VillageBlocks:
             self._disk.stage(Space.TIP, key, height.to_bytes(8, "big"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """The last believed anchor of one village."""
+
+    height: int
+    start: int
+    author: bytes
+
+    def continues(self, start: int, author: bytes) -> bool:
+        """Whether an anchor of ``author`` that begins at ``start`` comes after this one."""
+        if author == self.author:
+            return start >= self.start
+        return start >= self.height
+
+
 class AnchorWatch:
     """What this node knows of one county ledger that it carries.
 
     The ledger is not executed here, so verdicts are not known: an anchor is believed if a
     county's or hospital's device wrote it, it goes on where the one before ended, and the
-    village's block that it names is the one that is here.
+    village's block that it names is the one that is here. A writer waits for the verdict on its
+    anchor before it writes the next: one that begins again where its last began says that
+    the last was refused, and one that begins beyond what is known here says that another was not.
 
     Rows of ``Space.LOCAL``: ``watch height`` + ledger -> height; ``watch lane`` + ledger + log ->
-    next seq (8), last id; ``watch village`` + ledger + village -> height.
+    next seq (8), last id; ``watch village`` + ledger + village -> height (8),
+    where that anchor began (8), its author (32).
     """
 
     def __init__(
@@ -153,7 +171,7 @@ class AnchorWatch:
         self.height = 0
         """County blocks taken in."""
         self._ordered: dict[LaneKey, tuple[int, bytes]] = {}
-        self._villages: dict[bytes, int] = {}
+        self._villages: dict[bytes, _Reached] = {}
         self._load()
 
     def _load(self) -> None:
@@ -162,7 +180,10 @@ class AnchorWatch:
         for key, value in self._rows(_LANE + self.ledger):
             self._ordered[LaneKey.from_bytes(key)] = (int.from_bytes(value[:8], "big"), value[8:])
         for key, value in self._rows(_VILLAGE + self.ledger):
-            self._villages[key] = int.from_bytes(value, "big")
+            height, start = value[:8], value[8:16]
+            self._villages[key] = _Reached(
+                int.from_bytes(height, "big"), int.from_bytes(start, "big"), value[16:]
+            )
 
     def _rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         start = prefix
@@ -201,14 +222,15 @@ class AnchorWatch:
         anchor = self._registry.body(entry)
         if not isinstance(anchor, Anchor) or not self._speaks(entry.lane):
             return None
-        if self._villages.get(anchor.ledger, 0) != anchor.start or anchor.height <= anchor.start:
+        known = self._villages.get(anchor.ledger, _Reached(0, 0, b""))
+        if anchor.height <= anchor.start or not known.continues(anchor.start, entry.author):
             return None
         stored = self._chains.block_at(anchor.ledger, anchor.height)
         if stored is not None and header_digest(stored.block.header) != anchor.head:
             return None
-        self._villages[anchor.ledger] = anchor.height
-        height = anchor.height.to_bytes(8, "big")
-        self._disk.stage(Space.LOCAL, _VILLAGE + self.ledger + anchor.ledger, height)
+        self._villages[anchor.ledger] = _Reached(anchor.height, anchor.start, entry.author)
+        row = anchor.height.to_bytes(8, "big") + anchor.start.to_bytes(8, "big") + entry.author
+        self._disk.stage(Space.LOCAL, _VILLAGE + self.ledger + anchor.ledger, row)
         return anchor
 
     def orders(self, entry: Entry) -> bool:
@@ -224,4 +246,5 @@ class AnchorWatch:
 
     def village_height(self, ledger: bytes) -> int:
         """Height up to which the county has executed a village's ledger."""
-        return self._villages.get(ledger, 0)
+        known = self._villages.get(ledger)
+        return known.height if known else 0
