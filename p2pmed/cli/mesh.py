@@ -1,4 +1,4 @@
-"""``p2pmed mesh found | follow | status | resume``."""
+"""``p2pmed mesh found | offers | accept | follow | status | resume``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,27 @@ def add(commands: Any) -> None:
     found.add_argument("members", nargs="*", help="first digits of keys that `peers` shows")
     found.add_argument("--engine", choices=("bft", "raft"), default="bft")
     found.add_argument("--name", default="mesh")
+    found.add_argument(
+        "--patience", type=int, default=300, metavar="S", help="wait so long for the others"
+    )
     found.set_defaults(run=_found)
+    offers = command(
+        verbs,
+        "offers",
+        help="foundings that others offered to this node",
+        example="p2pmed mesh offers --home clinic-b",
+    )
+    add_home(offers)
+    offers.set_defaults(run=_offers)
+    accept = command(
+        verbs,
+        "accept",
+        help="sign a founding that another device offered",
+        example="p2pmed mesh accept --home clinic-b 46f6",
+    )
+    add_home(accept)
+    accept.add_argument("proposer", help="first digits of the key that `mesh offers` shows")
+    accept.set_defaults(run=_accept)
     follow = command(
         verbs,
         "follow",
@@ -67,8 +87,29 @@ def add(commands: Any) -> None:
 
 
 def _found(parsed: argparse.Namespace) -> int:
-    values = {"members": parsed.members, "engine": parsed.engine, "name": parsed.name}
+    values = {
+        "members": parsed.members,
+        "engine": parsed.engine,
+        "name": parsed.name,
+        "patience_s": parsed.patience,
+    }
     return show(parsed, ask_node(parsed, "mesh.found", values))
+
+
+def _offers(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "mesh.offers"), lines=_offer_lines)
+
+
+def _offer_lines(answer: Mapping[str, Any]) -> list[str]:
+    rows = [
+        f"{row['proposer'][:12]} offers {row['name']!r}: {row['engine']}, {row['members']} seats"
+        for row in answer["offers"]
+    ]
+    return rows or ["nobody has offered anything"]
+
+
+def _accept(parsed: argparse.Namespace) -> int:
+    return show(parsed, ask_node(parsed, "mesh.accept", {"proposer": parsed.proposer}))
 
 
 def _follow(parsed: argparse.Namespace) -> int:

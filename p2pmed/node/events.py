@@ -114,6 +114,14 @@ class FoundMesh:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptOffer:
+    """The operator's word to an offer; answered when the ledger exists or cannot."""
+
+    request: int
+    proposer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FollowLedger:
     """Take a known ledger as the home ledger, without a seat."""
 
@@ -146,7 +154,9 @@ class ResumeVoting:
     request: int
 
 
-Command: TypeAlias = Submit | FoundMesh | FollowLedger | ImportEntries | ImportChain | ResumeVoting
+Command: TypeAlias = (
+    Submit | FoundMesh | AcceptOffer | FollowLedger | ImportEntries | ImportChain | ResumeVoting
+)
 NodeEvent: TypeAlias = (
     LinkUp | LinkDown | Frame | Persisted | SignaturesChecked | DeadlineReached | Command
 )

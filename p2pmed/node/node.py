@@ -23,6 +23,7 @@ from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
 from p2pmed.identity.sealing import box_public
+from p2pmed.ledger.genesis import Genesis
 from p2pmed.ledger.state import Readable
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.medical import kinds as medical_kinds
@@ -194,13 +195,33 @@ class Node:
         engine: Literal["bft", "raft"] = "bft",
         liars: int | None = None,
         name: str = "mesh",
+        patience_s: int = 10,
     ) -> bytes:
         """Found a ledger with ``members`` (device keys in sight); alone with none. Its id.
 
+        The others sign by their policy (``mesh.auto``) or their operator's word
+        (``accept_mesh``), for which ``patience_s`` leaves time.
         Raises ``LocalProtocolError`` if somebody is not in sight or does not sign in time.
         """
-        propose = Propose(members=tuple(members), engine=engine, liars=liars, name=name)
+        propose = Propose(
+            members=tuple(members),
+            engine=engine,
+            liars=liars,
+            name=name,
+            patience_ms=patience_s * 1_000,
+        )
         return (await self._ask(lambda request: node_events.FoundMesh(request, propose))).ledger
+
+    def mesh_offers(self) -> list[tuple[bytes, Genesis]]:
+        """Foundings that others offered and nobody here has answered: proposer, genesis."""
+        return self.replica.formation.offers()
+
+    async def accept_mesh(self, proposer: bytes) -> bytes:
+        """Sign the founding that ``proposer`` (a device key) offered; the ledger's id.
+
+        Raises ``LocalProtocolError`` if no such offer stands, or not all of them sign in time.
+        """
+        return (await self._ask(lambda request: node_events.AcceptOffer(request, proposer))).ledger
 
     async def follow(self, ledger: bytes) -> None:
         """Take a known ledger as the home ledger, without a seat."""

@@ -657,6 +657,11 @@ class Replica:
                     self._look(turn)
                     self._form(turn, propose)  # raises if one is under way, which stays awaited
                     self._founding_request = request
+                case events.AcceptOffer(request, proposer):
+                    self._refuse_if_muted()
+                    self._look(turn)
+                    self._form(turn, formation.Accept(proposer))
+                    self._founding_request = request
                 case events.FollowLedger(request, ledger):
                     self._follow(turn, ledger)
                     reply = events.Reply(request, ledger=ledger)

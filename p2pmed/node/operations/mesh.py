@@ -25,6 +25,7 @@ async def found(node: Node, arguments: Arguments, report: Report) -> dict[str, A
         members,
         engine=cast('Literal["bft", "raft"]', engine),
         name=arguments.text("name", "mesh", limit=64),
+        patience_s=arguments.number("patience_s", 10, low=1, high=3_600),
     )
     return {"ledger": ledger.hex(), "members": len(members) + 1, "engine": engine}
 
@@ -89,6 +90,26 @@ async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, An
     }
 
 
+async def offers(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Foundings that others offered and nobody here has answered."""
+    rows = [
+        {
+            "proposer": proposer.hex(),
+            "name": genesis.name,
+            "engine": genesis.engine,
+            "members": len(genesis.validators),
+        }
+        for proposer, genesis in node.mesh_offers()
+    ]
+    return {"offers": rows}
+
+
+async def accept(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
+    """Sign the founding that a device offered; answered when the ledger exists."""
+    ledger = await node.accept_mesh(_device(node, arguments.text("proposer", limit=64)))
+    return {"ledger": ledger.hex()}
+
+
 async def villages(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """The ledgers that this node carries, and how far a county has executed each."""
     return {"villages": node.replica.village_progress()}
@@ -96,6 +117,8 @@ async def villages(node: Node, arguments: Arguments, report: Report) -> dict[str
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "mesh.found": found,
+    "mesh.offers": offers,
+    "mesh.accept": accept,
     "mesh.follow": follow,
     "mesh.resume": resume,
     "mesh.show": show,
