@@ -162,6 +162,16 @@ class CountyMachine:
             return None
         return self.execute(Layer(state), network, ledger, start, end)
 
+    def is_due(self, state: Readable, ledger: bytes, height: int) -> bool:
+        """Whether blocks of ``ledger`` up to ``height`` hold what a county should anchor."""
+        start = anchored_height(state, ledger)
+        held = start
+        for block in self._villages.blocks(ledger, start, height):
+            if any(entry.kind != ANCHOR for entry in block.entries):
+                return True
+            held = block.height
+        return held < height
+
     def execute(
         self, layer: Layer, network: bytes, ledger: bytes, start: int, height: int
     ) -> Anchor | None:

@@ -999,7 +999,10 @@ class Replica:
         return [(key[5:37], key[37:69], value.decode("utf-8")) for key, value in rows]
 
     def village_progress(self) -> list[dict[str, Any]]:
-        """Village ledgers known here: height here, and height executed by a county."""
+        """Village ledgers known here: height here, and height executed by a county.
+
+        At a county also whether an anchor is due: blocks that order nothing but anchors wait.
+        """
         found = []
         for ledger, height in self.chains.heads():
             if ledger in self.watches:
@@ -1007,9 +1010,12 @@ class Replica:
             executed = max(
                 (watch.village_height(ledger) for watch in self.watches.values()), default=0
             )
+            row = {"ledger": ledger.hex(), "height": height, "executed": executed}
             if self.home is not None and self.home.ledger in self.watches:
-                executed = anchored_height(self.home.chain.state, ledger)
-            found.append({"ledger": ledger.hex(), "height": height, "executed": executed})
+                state = self.home.chain.state
+                row["executed"] = anchored_height(state, ledger)
+                row["due"] = self.county_machine.is_due(state, ledger, height)
+            found.append(row)
         return found
 
     def _anchor_soon(self, now: Instant) -> None:

@@ -81,7 +81,7 @@ async def all_anchored(story: Story) -> bool:
     if any(held.get(device, 0) < seq for device, seq in wanted.items()):
         return False
     anchored = (await story["county"].ask("mesh.villages"))["villages"]
-    return bool(anchored) and all(row["executed"] >= row["height"] for row in anchored)
+    return bool(anchored) and not any(row["due"] for row in anchored)
 
 
 async def everything_equal(story: Story) -> bool:
