@@ -125,7 +125,8 @@ class Mischief:
         self._off_until.clear()
         for node in self._nodes:
             node.flush_ms = FLUSH_MS
-            node.disk.fail_next_sync = node.dies_in_flush = False
+            node.disk.fail_next_sync = False
+            node.dies = ""
             node.clock.drift(0)
             simulation.start(node)
 
@@ -168,7 +169,7 @@ class Mischief:
     def _cut_in_a_flush(self) -> None:
         node = self._one()
         self._simulation.struck("cut in a flush")
-        node.dies_in_flush = True
+        node.dies = "in flush"
         self._later(self._dice.randint(500, 4_000), lambda: self._start_after(node, 1))
 
     def _failed_flush(self) -> None:
@@ -246,12 +247,12 @@ class Mischief:
             if node.key in leaders:
                 network.mute(node.number, muted=True)
                 self._later(6_000, lambda node=node: network.mute(node.number, muted=False))  # type: ignore[misc]
-            elif self._dice.random() < 0.7:
-                wait_ms = self._dice.randint(1_000, 3_000)
+            elif self._dice.random() < 0.5:
+                wait_ms = self._dice.randint(500, 1_500)
                 self._later(wait_ms, lambda node=node: self._die_writing(node))  # type: ignore[misc]
 
     def _die_writing(self, node: SimNode) -> None:
-        node.dies_in_flush = True
+        node.dies = "in vote" if self._dice.random() < 0.5 else "after vote"
         for wait_ms in range(100, 2_000, 100):
             self._later(wait_ms, lambda: self._start_after(node, 1))
 

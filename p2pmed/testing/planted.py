@@ -23,7 +23,6 @@ from p2pmed.consensus.interface import (
     Store,
 )
 from p2pmed.consensus.raft.engine import RaftEngine
-from p2pmed.consensus.raft.rows import BallotRow, ballot_key
 from p2pmed.engine import Instant, Persisted
 from p2pmed.errors import DecodeError
 from p2pmed.ledger.chain import Decided
@@ -119,15 +118,6 @@ def _small_majority(**given: Any) -> ConsensusEngine:
 
 def _amnesia(**given: Any) -> ConsensusEngine:
     return BftEngine(**{**given, "records": {}})
-
-
-def _forgotten_ballots(**given: Any) -> ConsensusEngine:
-    ballot = ballot_key(given["epoch"].number)
-    records = dict(given["records"])
-    if ballot in records:
-        row = codec.decode(records[ballot], BallotRow)
-        records[ballot] = codec.encode(BallotRow(version=1, term=row.term, voted_for=None))
-    return RaftEngine(**{**given, "records": records})
 
 
 # --- nodes ------------------------------------------------------------------------------------
@@ -226,13 +216,6 @@ PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
             promise="one vote",
             found_within=10,
             engines={"bft": _amnesia},
-        ),
-        "forgotten ballots": Plant(
-            rule="a ballot is read back after a restart (Raft, 5.2)",
-            promise="one vote",
-            engine="raft",
-            found_within=10,
-            engines={"raft": _forgotten_ballots},
         ),
         "quorum one too small": Plant(
             rule="a certificate holds floor((n + f) / 2) + 1 votes",

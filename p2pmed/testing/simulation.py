@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted
@@ -88,8 +88,9 @@ class SimNode:
     flushing: bool = False
     flush_ms: tuple[int, int] = FLUSH_MS
     flushes: int = 0
-    dies_in_flush: bool = False
-    """The power goes at the end of the next flush, just before it is done."""
+    dies: Literal["", "in flush", "in vote", "after vote"] = ""
+    """When the power goes: just before the next flush is done, or the next that holds a row of
+    the consensus engine; or once that one was answered."""
     notices: list[events.Notice] = field(default_factory=list)
     """All that the node told the application, in order, over all its lives."""
 
@@ -267,7 +268,7 @@ class Simulation:
     def _power_off(self, node: SimNode) -> None:
         node.replica = None
         node.life += 1
-        node.dies_in_flush = False
+        node.dies = ""
         node.disk.crash(self._fate)
         self.network.lose(node.number)
 
@@ -475,11 +476,12 @@ class Simulation:
             return
         node.flushing = True
         life = node.life
+        votes = Space.CONSENSUS in batch.rows
 
         def finish() -> None:
             if node.life != life:
                 return
-            if node.dies_in_flush:
+            if node.dies == "in flush" or (node.dies == "in vote" and votes):
                 self.crash(node)
                 return
             try:
@@ -491,6 +493,9 @@ class Simulation:
             node.flushes += 1
             for token in tokens:
                 self._step(node, Persisted(token))
+            if node.dies == "after vote" and votes and node.life == life:
+                self.crash(node)
+                return
             more = node.waiting or node.disk.dirty
             if more and node.life == life and not node.flushing:
                 self._begin_flush(node)

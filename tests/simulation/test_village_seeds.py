@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
 
-from p2pmed.testing.planted import PLANTED, plant
+from p2pmed.testing.faults import WEATHER
 from p2pmed.testing.village import run_village
 
 SEEDS = 100
@@ -25,27 +26,18 @@ def test_a_village_keeps_its_promises(seed: int) -> None:
     outcome = run_village(seed, engine="bft" if seed % 2 == 0 else "raft")
     assert outcome.violations == ()
     assert outcome.virtual_ms >= 60_000
-    assert sum(outcome.faults.values()) >= 10
+    struck = [count for kind, count in outcome.faults.items() if kind not in WEATHER]
+    assert sum(struck) >= 10
     assert outcome.commits >= 20
     assert outcome.acknowledged > 0
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["vote before sync", "ballot before sync", "flush said too early"])
-def test_a_planted_defect_is_found(name: str) -> None:
-    """The general checkers find a vote that is sent before it is durable, within few seeds."""
-    defect = plant(name)
-    assert name in PLANTED
-    assert any(
-        run_village(seed, engine=defect.engine, planted=name).violations
-        for seed in range(defect.found_within)
-    )
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(engine: str) -> None:
-    """Two processes with different ``PYTHONHASHSEED`` go through the same events."""
+def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(
+    engine: Literal["bft", "raft"],
+) -> None:
+    """Twice here, and in processes with other hash seeds: the same events, the same bytes."""
     program = (
         "from p2pmed.testing.village import run_village;"
         f"print(run_village(3, engine={engine!r}).digest)"
@@ -61,4 +53,5 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(engine: str) -> 
         ).stdout
         for hash_seed in ("1", "77")
     }
-    assert len(digests) == 1
+    here = {run_village(3, engine=engine).digest for _ in range(2)}
+    assert {digest.strip() for digest in digests} == here
