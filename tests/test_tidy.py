@@ -69,7 +69,6 @@ LONG_MODULES = {
     "ledger/chain.py": "build, check and decide execute one block and share its layers",
     "node/node.py": "the public face: short methods, long docstrings",
     "node/patients.py": "one face: short methods over the same key cache",
-    "node/replica.py": "the single place where cores are wired; its parts are moved out one by one",
     "sync/chains.py": "asking, verifying and keeping of one chain share its row",
     "sync/founding.py": "one negotiation: proposing and answering share its one open offer",
     "testing/simulation.py": "one world with one heap; its faults act on the same nodes",

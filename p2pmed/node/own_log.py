@@ -9,40 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2pmed.errors import LocalProtocolError
-from p2pmed.identity.keys import DeviceKeys
 from p2pmed.ledger.hlc import HybridClock
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, LaneKey, sign_entry
 from p2pmed.medical.membership import LogOpen
 from p2pmed.medical.registry import Registry
 from p2pmed.node.events import Draft
+from p2pmed.node.identity import Identity
 from p2pmed.wire import codec
 
-__all__ = ["OwnLog"]
+__all__ = ["OwnLog", "last_hlc"]
 
 
 class OwnLog:
     """Signs drafts in order."""
 
     def __init__(
-        self,
-        *,
-        keys: DeviceKeys,
-        seed: bytes,
-        chain: Sequence[bytes],
-        incarnation: bytes,
-        boot: int,
-        network: bytes,
-        logs: Logs,
-        registry: Registry,
-        clock: HybridClock,
+        self, *, identity: Identity, logs: Logs, registry: Registry, clock: HybridClock
     ) -> None:
-        self.key = LaneKey(keys.node_id, incarnation)
-        self._keys = keys
-        self._seed = seed
-        self._chain = tuple(chain)
-        self._boot = boot
-        self._network = network
+        self.key = LaneKey(identity.keys.node_id, identity.incarnation)
+        self._keys = identity.keys
+        self._chain = identity.chain
+        self._boot = identity.boot
+        self._network = identity.network
         self._logs = logs
         self._registry = registry
         self._clock = clock
@@ -108,9 +97,21 @@ class OwnLog:
                 body=codec.plain(body),
             )
             entry = sign_entry(
-                envelope, seed=self._seed, author=self.key.author, network=self._network
+                envelope,
+                seed=self._keys.signing_seed,
+                author=self.key.author,
+                network=self._network,
             )
             entries.append(entry)
             made.append(entry.id)
             seq, prev = seq + 1, entry.id
         return entries
+
+
+def last_hlc(logs: Logs, author: bytes, incarnation: bytes) -> int:
+    """The hybrid time of the log's last entry, or 0: the next one is later."""
+    lane = logs.lane(LaneKey(author, incarnation))
+    if lane is None or lane.next_seq == 0:
+        return 0
+    last = logs.entry(lane.key, lane.next_seq - 1)
+    return last.envelope.hlc if last else 0

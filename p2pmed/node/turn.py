@@ -32,6 +32,10 @@ class Turn:
         self._spelled: dict[int, tuple[Any, bytes]] = {}
         """Messages by identity with their bytes: one that goes to all is spelled once."""
 
+    def due(self, deadline: Instant | None) -> bool:
+        """Whether a deadline has come."""
+        return deadline is not None and deadline <= self.now
+
     def send(self, peer: bytes, message: Any, *, control: bool) -> None:
         """Queue a typed message."""
         known = self._spelled.get(id(message))

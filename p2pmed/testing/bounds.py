@@ -41,7 +41,7 @@ def sizes(replica: Replica) -> Iterator[tuple[str, int, int]]:
     yield "lanes", len(replica.logs), LANES_MAX
     yield "decoded entries", len(replica.logs._cache), ENTRIES_CACHED_MAX
     yield "flushes waiting", len(replica._after), FLUSHES_WAITING_MAX
-    yield "checks waiting", len(replica._checking), CHECKS_WAITING_MAX
+    yield "checks waiting", len(replica.admission._checking), CHECKS_WAITING_MAX
     yield "batches being checked", len(replica.intake._batches), CHECKS_WAITING_MAX
     yield "lanes being checked", len(replica.intake._ahead), LANES_MAX
     yield "ledgers", len(replica.chains._known), LEDGERS_MAX

@@ -203,7 +203,7 @@ def test_a_flood_of_ledgers_does_not_hide_the_village_s_own() -> None:
     home = nodes[0].home.ledger
     many = tuple((bytes([n]) + bytes(31), n) for n in range(100))
     replica.chains.heads = lambda: (*many, (home, 7))  # type: ignore[method-assign]
-    told = [replica._heads()[:HEADS_MAX] for _ in range(8)]
+    told = [replica.spreading.heads()[:HEADS_MAX] for _ in range(8)]
     assert all(heads[0] == (home, 7) for heads in told)
     assert len({ledger for heads in told for ledger, _ in heads}) == 101
 
