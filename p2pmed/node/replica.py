@@ -128,7 +128,8 @@ class Replica:
         )
         self.clock = HybridClock(last_hlc(self.logs, self.me, identity.incarnation))
         self.own = OwnLog(identity=identity, logs=self.logs, registry=registry, clock=self.clock)
-        self._make_parts(identity, verify, engines)
+        self._make_ledgers(identity, verify, engines)
+        self._make_gates(identity, verify)
         self.watches = self.anchoring.watches
         self.villages = self.anchoring.villages
         self.county_machine = self.anchoring.machine
@@ -139,7 +140,7 @@ class Replica:
 
     # --- the parts --------------------------------------------------------------------------
 
-    def _make_parts(
+    def _make_ledgers(
         self, identity: Identity, verify: Verify, engines: dict[str, Any] | None
     ) -> None:
         self.anchoring = Anchoring(
@@ -170,6 +171,8 @@ class Replica:
             tell_heads=self._tell_heads,
             settled=self._settled,
         )
+
+    def _make_gates(self, identity: Identity, verify: Verify) -> None:
         self.admission = self.admission_type(
             world=self._world,
             network=identity.network,
