@@ -120,7 +120,7 @@ async def test_half_a_step_never_becomes_durable(monkeypatch: pytest.MonkeyPatch
             def fails(*_: object) -> None:
                 raise RuntimeError("a defect")
 
-            monkeypatch.setattr(node.replica, "_when_stored", fails)
+            monkeypatch.setattr(node.replica.admission, "_when_stored", fails)
             with pytest.raises(RuntimeError, match="a defect"):
                 await node.submit(report(2))
             written = node.replica.logs.next_seq(node.replica.own.key)
