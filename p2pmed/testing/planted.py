@@ -30,6 +30,8 @@ from p2pmed.ledger.genesis import Founding
 from p2pmed.ledger.state import BlockContext, StateMachine, Verdict, View
 from p2pmed.ledger.transaction import Entry
 from p2pmed.node import events
+from p2pmed.node.admission import Admission
+from p2pmed.node.ledgers import Ledgers
 from p2pmed.node.replica import Replica
 from p2pmed.node.turn import Turn
 from p2pmed.quorum.certificate import Epoch
@@ -120,10 +122,10 @@ def _amnesia(**given: Any) -> ConsensusEngine:
     return BftEngine(**{**given, "records": {}})
 
 
-# --- nodes ------------------------------------------------------------------------------------
+# --- parts of a node --------------------------------------------------------------------------
 
 
-class _FinalTooSoon(Replica):
+class _FinalTooSoon(Ledgers):
     """Says *final* in the step that decides."""
 
     def _on_decided(self, turn: Turn, decided: Decided) -> None:
@@ -133,7 +135,7 @@ class _FinalTooSoon(Replica):
         turn.notify(events.Final(header.ledger, header.height, entries, verdicts))
 
 
-class _StoredTooSoon(Replica):
+class _StoredTooSoon(Admission):
     """Answers a submit in the step that signs."""
 
     def _when_stored(
@@ -149,7 +151,7 @@ class _StoredTooSoon(Replica):
         super()._when_stored(turn, entries, source, None, error)
 
 
-class _SharedTooSoon(Replica):
+class _SharedTooSoon(Admission):
     """Counts entries as durable, and hands them on, in the step that took them."""
 
     def _when_stored(
@@ -183,12 +185,24 @@ class _OwnTime:
         return self._inner.apply(entry, view, own)
 
 
-class _RulesReadTheClock(Replica):
+class _RulesReadTheClock(Ledgers):
     """Judges by the time that the node believes it is."""
 
     def _live_in(self, founding: Founding) -> None:
-        self.machine = _OwnTime(self.machine, self._world.clock)  # type: ignore[assignment]
+        self.machine = _OwnTime(self.machine, self._world.clock)
         super()._live_in(founding)
+
+
+def _node(
+    *, ledgers: type[Ledgers] = Ledgers, admission: type[Admission] = Admission
+) -> type[Replica]:
+    """A node made of these parts."""
+
+    class Made(Replica):
+        ledgers_type = ledgers
+        admission_type = admission
+
+    return Made
 
 
 PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
@@ -231,25 +245,25 @@ PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
         "final before durable": Plant(
             rule="block, state and certificate are flushed before anybody is told",
             promise="final means durable",
-            replica=_FinalTooSoon,
+            replica=_node(ledgers=_FinalTooSoon),
         ),
         "stored before durable": Plant(
             rule="an entry is flushed before its submitter is told",
             promise="nothing acknowledged is lost",
             found_within=10,
-            replica=_StoredTooSoon,
+            replica=_node(admission=_StoredTooSoon),
         ),
         "shared before durable": Plant(
             rule="an entry is flushed before it is handed on, or counted as a block's body",
             promise="honest logs do not fork",
             found_within=10,
-            replica=_SharedTooSoon,
+            replica=_node(admission=_SharedTooSoon),
         ),
         "rules read the clock": Plant(
             rule="verdicts depend on the block's time alone",
             promise="progress",
             found_within=10,
-            replica=_RulesReadTheClock,
+            replica=_node(ledgers=_RulesReadTheClock),
         ),
     }
 )
