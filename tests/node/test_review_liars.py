@@ -19,7 +19,7 @@ from p2pmed.medical.membership import LogOpen
 from p2pmed.node import events
 from p2pmed.node.branches import BranchAsk, BranchEntries
 from p2pmed.node.events import Draft
-from p2pmed.node.replica import SHUN_MS
+from p2pmed.node.trust import SHUN_MS
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.wire import codec
