@@ -150,9 +150,7 @@ class Meeting:
         """A peer's word on a founding."""
         self._form(turn, formation.FromFounder(peer, message))
 
-    def decide(
-        self, turn: Turn, request: int, word: formation.Propose | formation.Accept
-    ) -> None:
+    def decide(self, turn: Turn, request: int, word: formation.Propose | formation.Accept) -> None:
         """The operator's word: to found, or to accept an offer; answered when the ledger exists.
 
         Raises ``LocalProtocolError`` if this node may not found, or does so already.

@@ -48,9 +48,9 @@ class Overtaken:
         county, simulation = self.county.replica, self.simulation
         assert county is not None
         dispensed = self.write(self.village, Dispense(gtin=GTIN, serial="A"), b"p" * 16)
-        assert simulation.run_until(lambda: county._anchor_at is not None, 5 * SECOND_MS)
-        assert county._anchor_at is not None
-        simulation.run_for(county._anchor_at - simulation.now - 20)
+        assert simulation.run_until(lambda: county.anchoring.deadline is not None, 5 * SECOND_MS)
+        assert county.anchoring.deadline is not None
+        simulation.run_for(county.anchoring.deadline - simulation.now - 20)
         self.county.flush_ms = (300, 300)
         recall = Recall(gtin=GTIN, lot="L", reason="contaminated")
         simulation.submit(self.county, Draft(body=recall))
