@@ -46,6 +46,10 @@ __all__ = [
     "Evidence",
     "Header",
     "Heard",
+    "Leave",
+    "Read",
+    "ReadAt",
+    "ReadFailed",
     "Receive",
     "Record",
     "SendTo",
@@ -162,7 +166,25 @@ class Certified:
     certificate: Certificate
 
 
-ConsensusEvent: TypeAlias = Receive | Heard | Work | Certified | Persisted | DeadlineReached
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Up to which height must be applied, so that what is read then is linearizable?
+
+    Answered once, by ``ReadAt`` or ``ReadFailed``, within a bound of the engine's own.
+    """
+
+    token: int
+    """The caller's own; echoed by the answer, and never reused while it is out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """This node is about to stop: whoever leads lets somebody else lead before."""
+
+
+ConsensusEvent: TypeAlias = (
+    Receive | Heard | Work | Certified | Read | Leave | Persisted | DeadlineReached
+)
 
 
 # --- effects out -------------------------------------------------------------------------
@@ -231,7 +253,28 @@ class Evidence:
     second: bytes
 
 
-ConsensusEffect: TypeAlias = Store | SendTo | Broadcast | Decide | Behind | Evidence
+@dataclass(frozen=True, slots=True)
+class ReadAt:
+    """Whatever anybody called final before ``Read`` came is at or below ``height``.
+
+    A quorum stood behind it after ``Read`` came. The block itself may not be
+    decided here yet; who reads waits until it is applied.
+    """
+
+    token: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """No quorum stood behind an answer in time. It may be asked again, with another token."""
+
+    token: int
+
+
+ConsensusEffect: TypeAlias = (
+    Store | SendTo | Broadcast | Decide | Behind | Evidence | ReadAt | ReadFailed
+)
 
 
 class ConsensusEngine(Protocol):
