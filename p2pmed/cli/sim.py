@@ -1,4 +1,8 @@
-"""``p2pmed sim``: whole nodes in virtual time, many seeds, every promise checked at every step."""
+"""``p2pmed sim``: many seeds in virtual time, every promise checked at every step.
+
+A scenario is a row of ``testing/scenarios.py``. The resume file holds the counts of each scenario
+under its name, and the next seed: they accumulate over time.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,38 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from p2pmed.cli.session import add_json, command
 from p2pmed.errors import ConfigError
+from p2pmed.testing.scenarios import SCENARIOS, defects, play_of, scenario_of_defect
+
+if TYPE_CHECKING:
+    from p2pmed.testing.scenario import SeedReport
 
 __all__ = ["add"]
 
-SCENARIOS: Final = ("village", "county", "bft", "raft")
-"""``village`` takes the engines in turn, by the parity of the seed; ``county`` is two villages
-that meet at a county."""
 SEEDS_MAX: Final = 10_000_000
-NOTHING: Final = ""
+JOBS_MAX: Final = 64
+SEEDS_DEFAULT: Final = 20
+KEEP_EVERY: Final = 20
+"""Seeds after which the resume file is written, so that little is lost."""
+ALL: Final = "all"
+COUNTED: Final = ("played", "seeds", "virtual_s", "away_s", "events", "commits", "acknowledged")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One seed, as it is sent to another process."""
+
+    scenario: str
+    seed: int
+    planted: str = ""
+    shrink: bool = False
 
 
 def add(commands: Any) -> None:
@@ -28,70 +49,99 @@ def add(commands: Any) -> None:
     parser = command(
         commands,
         "sim",
-        help="simulate whole nodes under crashes, cuts and liars of time, by seed",
+        help="simulate nodes under crashes, cuts and liars, by seed",
         example="p2pmed sim --scenario village --seeds 100 --jobs 2",
     )
-    parser.add_argument("--scenario", choices=SCENARIOS, default="village")
-    parser.add_argument("--seeds", type=int, default=20, help="how many (default 20)")
+    parser.add_argument("--scenario", choices=tuple(SCENARIOS), default="village")
+    parser.add_argument("--seeds", type=int, help="how many (default 20)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--resume", type=Path, help="file in which counts accumulate")
     parser.add_argument(
-        "--planted", metavar="NAME", help="switch a defect on: its name, or `all`; it must be found"
+        "--planted",
+        nargs="?",
+        const=ALL,
+        metavar="NAME",
+        help="switch a defect on, or all in turn if none is named; each must be found",
     )
+    parser.add_argument(
+        "--shrink", action="store_true", help="write a failing seed as a short story, in a file"
+    )
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="play such a file instead")
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    if not 0 < parsed.seeds <= SEEDS_MAX or not 0 < parsed.jobs <= 64 or parsed.first < 0:
-        raise ConfigError("seeds, jobs and the first seed are positive numbers")
+    seeds = SEEDS_DEFAULT if parsed.seeds is None else parsed.seeds
+    if not 0 < seeds <= SEEDS_MAX or not 0 < parsed.jobs <= JOBS_MAX or parsed.first < 0:
+        raise ConfigError(
+            "seeds, jobs and the first seed are positive numbers",
+            hint=f"at most {SEEDS_MAX} seeds, and {JOBS_MAX} jobs",
+        )
+    if parsed.replay is not None:
+        return _replay(parsed)
     if parsed.planted:
         return _planted(parsed)
-    began = time.monotonic()
-    total = _read(parsed.resume, parsed.scenario)
-    seeds = range(parsed.first + total["seeds"], parsed.first + total["seeds"] + parsed.seeds)
-    for outcome in _outcomes(parsed.scenario, NOTHING, seeds, parsed.jobs):
-        _add(total, outcome)
-        if not parsed.json and (total["seeds"] % 10 == 0 or outcome["violations"]):
-            print(f"seed {outcome['seed']}: {len(outcome['violations'])} violations", flush=True)
-    seconds = time.monotonic() - began
-    total["seconds"] = round(total["seconds"] + seconds, 1)
-    if parsed.resume is not None:
-        parsed.resume.write_text(json.dumps(total), encoding="utf-8")
+    return _many(parsed, seeds)
+
+
+# --- many seeds -----------------------------------------------------------------------------
+
+
+def _many(parsed: argparse.Namespace, seeds: int) -> int:
+    everything = _read(parsed.resume)
+    total = everything.setdefault(parsed.scenario, _empty(parsed.first))
+    first = total["next"]
+    before, began = total["seconds"], time.monotonic()
+    questions = [
+        Question(parsed.scenario, seed, shrink=parsed.shrink)
+        for seed in range(first, first + seeds)
+    ]
+    for report in _reports(questions, parsed.jobs):
+        _add(total, report)
+        total["seconds"] = round(before + time.monotonic() - began, 1)
+        if report.violations and not parsed.json:
+            print(f"seed {report.seed}: {len(report.violations)} violations", flush=True)
+        if total["played"] % KEEP_EVERY == 0:
+            _keep(parsed.resume, everything)
+    _keep(parsed.resume, everything)
     _tell(parsed, total)
     return 1 if total["violations"] else 0
 
 
-def _read(resume: Path | None, scenario: str) -> dict[str, Any]:
-    """Counts so far: none, or those of an earlier run."""
-    empty: dict[str, Any] = {
-        "seeds": 0,
-        "scenario": scenario,
-        "virtual_s": 0,
-        "away_s": 0,
-        "events": 0,
-        "commits": 0,
-        "acknowledged": 0,
-        "faults": {},
-        "violations": [],
-        "seconds": 0.0,
-    }
+def _empty(first: int) -> dict[str, Any]:
+    counts: dict[str, Any] = dict.fromkeys(COUNTED, 0)
+    return {"next": first, **counts, "faults": {}, "violations": [], "seconds": 0.0}
+
+
+def _read(resume: Path | None) -> dict[str, dict[str, Any]]:
+    """Counts so far, by scenario: none, or those of earlier runs."""
     if resume is None or not resume.exists():
-        return empty
+        return {}
+    problem = ConfigError(
+        f"{resume} does not hold counts of an earlier run", hint="name another file"
+    )
     try:
         found = json.loads(resume.read_text(encoding="utf-8"))
     except ValueError:
-        raise ConfigError(f"{resume} does not hold counts of an earlier run") from None
-    if not isinstance(found, dict) or set(found) != set(empty):
-        raise ConfigError(f"{resume} does not hold counts of an earlier run")
-    if found["scenario"] != scenario:
-        raise ConfigError(f"{resume} holds counts of the scenario {found['scenario']}")
+        raise problem from None
+    if not isinstance(found, dict) or not all(
+        isinstance(total, dict) and set(total) == set(_empty(0)) for total in found.values()
+    ):
+        raise problem
     return found
 
 
-def _outcomes(scenario: str, planted: str, seeds: range, jobs: int) -> Iterator[dict[str, Any]]:
-    questions = [(scenario, planted, seed) for seed in seeds]
+def _keep(resume: Path | None, everything: dict[str, dict[str, Any]]) -> None:
+    if resume is not None:
+        new = resume.with_name(resume.name + ".new")
+        new.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        new.replace(resume)
+
+
+def _reports(questions: Sequence[Question], jobs: int) -> Iterator[SeedReport]:
+    """Answers in the order of the questions."""
     if jobs == 1:
         yield from map(_play, questions)
         return
@@ -99,47 +149,44 @@ def _outcomes(scenario: str, planted: str, seeds: range, jobs: int) -> Iterator[
         yield from pool.map(_play, questions, chunksize=1)
 
 
-def _play(question: tuple[str, str, int]) -> dict[str, Any]:
-    """One seed, in whichever process; plain values, so that it can be sent back."""
-    from p2pmed.testing.county import run_county
-    from p2pmed.testing.village import run_village
+def _play(question: Question) -> SeedReport:
+    """One seed, in whichever process."""
+    from p2pmed.testing.scenario import SeedOptions
+    from p2pmed.testing.shrinking import shrink, write_story
 
-    scenario, planted, seed = question
-    if scenario == "county":
-        outcome = run_county(seed, planted=planted)
-    else:
-        engine = ("bft", "raft")[seed % 2] if scenario == "village" else scenario
-        outcome = run_village(seed, engine=cast('Literal["bft", "raft"]', engine), planted=planted)
-    return {
-        "seed": seed,
-        "virtual_ms": outcome.virtual_ms,
-        "away_ms": outcome.away_ms,
-        "steps": outcome.steps,
-        "commits": outcome.commits,
-        "acknowledged": outcome.acknowledged,
-        "faults": dict(outcome.faults),
-        "violations": list(outcome.violations),
-    }
+    play, options = play_of(question.scenario), SeedOptions(planted=question.planted)
+    report = play(question.seed, options)
+    if report.violations and question.shrink:
+        story = shrink(play, report, options)
+        name = f"{question.scenario}-{question.seed}"
+        if question.planted:
+            name = question.planted.replace(" ", "-")
+        write_story(Path(f"{name}.json"), story)
+    return report
 
 
-def _add(total: dict[str, Any], outcome: dict[str, Any]) -> None:
-    total["seeds"] += 1
-    total["virtual_s"] += outcome["virtual_ms"] // 1_000
-    total["away_s"] += outcome["away_ms"] // 1_000  # nothing happens then: no part of the ratio
-    total["events"] += outcome["steps"]
-    total["commits"] += outcome["commits"]
-    total["acknowledged"] += outcome["acknowledged"]
-    total["faults"] = dict(sorted((Counter(total["faults"]) + Counter(outcome["faults"])).items()))
-    total["violations"] += [f"seed {outcome['seed']}: {text}" for text in outcome["violations"]]
+def _add(total: dict[str, Any], report: SeedReport) -> None:
+    total["next"] = report.seed + 1
+    total["played"] += 1
+    total["seeds"] += report.counts or bool(report.violations)
+    total["virtual_s"] += report.virtual_ms // 1_000
+    total["away_s"] += report.away_ms // 1_000  # nothing happens then: no part of the ratio
+    total["events"] += report.steps
+    total["commits"] += report.commits
+    total["acknowledged"] += report.acknowledged
+    total["faults"] = dict(sorted((Counter(total["faults"]) + Counter(report.faults)).items()))
+    total["violations"] += [f"seed {report.seed}: {text}" for text in report.violations]
 
 
 def _tell(parsed: argparse.Namespace, total: dict[str, Any]) -> None:
     seeds, seconds = total["seeds"], max(total["seconds"], 0.001)
+    bound = None if total["violations"] or not seeds else round(3 / seeds, 6)
     answer = {
         "ok": not total["violations"],
+        "scenario": parsed.scenario,
         **total,
         "times_real": round(total["virtual_s"] / seconds, 1),
-        "undetected_at_most": None if total["violations"] else round(3 / seeds, 6),
+        "undetected_at_most": bound,
     }
     if parsed.json:
         print(json.dumps(answer))
@@ -147,44 +194,92 @@ def _tell(parsed: argparse.Namespace, total: dict[str, Any]) -> None:
     for violation in total["violations"]:
         print(violation)
     print(
-        f"{seeds} seeds, {total['virtual_s']} virtual seconds in {seconds} s "
+        f"{seeds} seeds ({total['played'] - seeds} more had too few faults, blocks or seconds "
+        f"to count), {total['virtual_s']} virtual seconds in {seconds} s "
         f"({answer['times_real']} times as fast as real), {total['away_s'] // 86_400} days of "
         f"absence beside, {total['events']} events, {total['commits']} blocks, "
         f"{total['acknowledged']} transactions acknowledged"
     )
     print("faults: " + ", ".join(f"{kind} {n}" for kind, n in total["faults"].items()))
-    if total["violations"]:
+    if bound is None:
         print(f"{len(total['violations'])} violations")
     else:
-        print(f"0 violations: the chance of one a seed is under {3 / seeds:.4f} (95 %)")
+        print(f"0 violations: the chance of one a seed is under {bound:.6f} (95 %)")
+
+
+# --- a story ----------------------------------------------------------------------------------
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    """Play a file; the status is 0 if every promise held."""
+    from p2pmed.testing.shrinking import read_story
+
+    story = read_story(parsed.replay)
+    known = story.scenario in SCENARIOS and (
+        not story.planted or story.planted in defects(story.scenario)
+    )
+    if not known:
+        raise ConfigError(f"{parsed.replay} names a scenario or a defect that is not there")
+    report = play_of(story.scenario)(story.seed, story.options)
+    if parsed.json:
+        print(json.dumps({"ok": report.passed, "violations": report.violations}))
+    else:
+        print("\n".join(report.violations) or "every promise held")
+    return 0 if report.passed else 1
+
+
+# --- planted defects ----------------------------------------------------------------------------
 
 
 def _planted(parsed: argparse.Namespace) -> int:
     """Switch defects on; the status is 0 only if every one of them was found."""
-    from p2pmed.testing.planted import PLANTED
-
-    names = sorted(PLANTED) if parsed.planted == "all" else [parsed.planted]
-    unknown = [name for name in names if name not in PLANTED]
-    if unknown:
-        raise ConfigError(
-            f"no planted defect is called {unknown[0]!r}", hint=f"there are {', '.join(PLANTED)}"
+    rows = []
+    for scenario, name in _wanted(parsed):
+        defect = defects(scenario)[name]
+        seeds = parsed.seeds or defect.found_within
+        questions = [
+            Question(scenario, seed, planted=name)
+            for seed in range(parsed.first, parsed.first + seeds)
+        ]
+        hits = [report.seed for report in _reports(questions, parsed.jobs) if report.violations]
+        if hits and parsed.shrink:
+            _play(Question(scenario, hits[0], planted=name, shrink=True))
+        rows.append(
+            {
+                "name": name,
+                "scenario": scenario,
+                "rule": defect.rule,
+                "source": defect.source,
+                "seeds": seeds,
+                "found_in": len(hits),
+                "first": hits[0] if hits else None,
+            }
         )
-    found: dict[str, int | None] = {}
-    for name in names:
-        found[name] = _first_finding(name, parsed.seeds, parsed.first)
         if not parsed.json:
-            place = "not found" if found[name] is None else f"found by seed {found[name]}"
-            print(f"{name}: {place} (of {parsed.seeds})", flush=True)
-    missed = [name for name, seed in found.items() if seed is None]
+            _tell_defect(rows[-1])
+    found = sum(bool(row["found_in"]) for row in rows)
     if parsed.json:
-        print(json.dumps({"ok": not missed, "seeds": parsed.seeds, "found": found}))
-    return 1 if missed else 0
+        print(json.dumps({"ok": found == len(rows), "found": found, "defects": rows}))
+    else:
+        print(f"\n{found} of {len(rows)} defects found ({100 * found / len(rows):.1f} %)")
+    return 0 if found == len(rows) else 1
 
 
-def _first_finding(name: str, seeds: int, first: int) -> int | None:
-    from p2pmed.testing.planted import plant
+def _wanted(parsed: argparse.Namespace) -> list[tuple[str, str]]:
+    """Scenario and name of each defect that was asked for."""
+    if parsed.planted == ALL:
+        return [(scenario, name) for scenario in SCENARIOS for name in defects(scenario)]
+    scenario = scenario_of_defect(parsed.planted)
+    if scenario is None:
+        names = ", ".join(name for scenario in SCENARIOS for name in defects(scenario))
+        raise ConfigError(
+            f"no planted defect is called {parsed.planted!r}", hint=f"there are {names}"
+        )
+    return [(scenario, parsed.planted)]
 
-    for seed in range(first, first + seeds):
-        if _play((plant(name).engine, name, seed))["violations"]:
-            return seed
-    return None
+
+def _tell_defect(row: dict[str, Any]) -> None:
+    """A row of the table that ``docs/reference/planted.md`` holds."""
+    first = "**not found**" if row["first"] is None else row["first"]
+    cells = (row["name"], row["scenario"], row["rule"], row["source"], row["seeds"])
+    print("| " + " | ".join(map(str, (*cells, row["found_in"], first))) + " |", flush=True)

@@ -31,13 +31,13 @@ from p2pmed.node.events import Draft
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.faults import Mischief
-from p2pmed.testing.scenario import SETTLE_MS_MAX, Outcome, outcome_of, state_of
+from p2pmed.testing.scenario import SETTLE_MS_MAX, SeedOptions, SeedReport, report_of, state_of
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.testing.workload import EXPIRY_DAY, GTIN, Workload
 from p2pmed.wire import codec
 from p2pmed.wire.codec import Wire
 
-__all__ = ["County", "carry", "run_county"]
+__all__ = ["County", "carry", "play", "run_county"]
 
 FORM_MS_MAX: Final = 30_000
 ALONE_MS: Final = 40_000
@@ -291,9 +291,9 @@ class County:
         if after != before:
             self._violated(f"idle, and yet heights and flushes went from {before} to {after}")
 
-    def outcome(self) -> Outcome:
+    def report(self) -> SeedReport:
         """What happened so far."""
-        return outcome_of(
+        return report_of(
             self.simulation,
             "county",
             away_ms=self.mischief.away_ms,
@@ -306,7 +306,7 @@ def _packs_of(node: SimNode) -> tuple[str, str]:
     return (f"{node.name}-1", f"{node.name}-2")
 
 
-def run_county(seed: int, *, planted: str = "") -> Outcome:
+def run_county(seed: int, *, planted: str = "") -> SeedReport:
     """The whole story of one seed."""
     county = County(seed, planted=planted)
     if county.form():
@@ -315,4 +315,9 @@ def run_county(seed: int, *, planted: str = "") -> Outcome:
             county.travel()
         if not county.broken:
             county.recover()
-    return county.outcome()
+    return county.report()
+
+
+def play(seed: int, options: SeedOptions) -> SeedReport:
+    """The scenario ``county``."""
+    return run_county(seed, planted=options.planted)

@@ -40,7 +40,7 @@ from p2pmed.testing.simulation import FLUSH_MS, SimNode, Simulation
 
 __all__ = ["KINDS", "WEATHER", "Mischief"]
 
-WEATHER: Final = frozenset({"loss", "duplicate", "queue full"})
+WEATHER: Final = frozenset({"loss", "duplicate", "reorder", "delay", "queue full"})
 """Counted per message; a scenario's number of faults leaves them out."""
 DELAYS_MS: Final = ((1, 5), (1, 5), (5, 80), (5, 200), (1, 400))
 """Classes of links: a good router twice as often as a bad radio."""

@@ -47,6 +47,8 @@ class Plant:
 
     rule: str = ""
     """The rule that it breaks."""
+    source: str = ""
+    """Where the rule stands, or which system broke it."""
     promise: str = ""
     """Under which name it is reported (``checkers.py``), among others perhaps."""
     engine: Literal["bft", "raft"] = "bft"

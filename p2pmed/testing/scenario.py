@@ -1,65 +1,132 @@
-"""What a scenario gives back, and the names of those there are.
+"""What a scenario is given, what it gives back, and what is said of it.
 
-A scenario is a function of a seed. It runs one story, with faults from the seed's swarm, and
-returns what happened; it raises nothing for what the nodes do wrong. Same seed, same outcome,
-byte for byte: ``Outcome.digest`` is the hash of all that happened, in order.
+A scenario is a callable ``(seed, SeedOptions) -> SeedReport``. It plays one story, with faults
+from the seed's swarm, and reports what happened; it raises nothing for what the nodes do wrong.
+Same seed and options, same report, byte for byte: ``SeedReport.digest`` is the hash of all that
+happened, in order. The scenarios that there are stand in ``scenarios.py``.
+
+A story is a list of *steps*, plain JSON values. A scenario draws them from the seed and reports
+them; given ``SeedOptions.steps`` it plays exactly those. Dice of a step are its own, so that a
+step left out changes nothing in the others: this is what ``shrinking.py`` lives on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
 
+from p2pmed.testing.faults import WEATHER
 from p2pmed.testing.simulation import Simulation
 
-__all__ = ["Outcome", "outcome_of", "state_of"]
+__all__ = [
+    "COMMITS_MIN",
+    "FAULTS_MIN",
+    "SETTLE_MS_MAX",
+    "VIRTUAL_MS_MIN",
+    "Play",
+    "SeedOptions",
+    "SeedReport",
+    "Step",
+    "report_of",
+    "state_of",
+]
 
 SETTLE_MS_MAX = 60_000
 """Bound on progress: so long after the last fault all is final and equal everywhere."""
+VIRTUAL_MS_MIN: Final = 60_000
+FAULTS_MIN: Final = 10
+COMMITS_MIN: Final = 20
+"""A seed with less of the three proves little, and does not count."""
+
+Step: TypeAlias = Mapping[str, Any]
+"""One step of a story: JSON values by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SeedOptions:
+    """How a seed is to be played."""
+
+    planted: str = ""
+    """A defect of the scenario's table, or none."""
+    engine: str = ""
+    """``bft`` or ``raft`` where a scenario has a choice; empty: as the seed says."""
+    steps: tuple[Step, ...] | None = None
+    """What to play instead of what the seed draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedReport:
     """One seed of one scenario."""
 
     scenario: str
     seed: int
     virtual_ms: int
     """Simulated time, without the days in which nobody or one device alone was on."""
-    away_ms: int
+    away_ms: int = 0
     """Those days."""
     steps: int
-    """Events that nodes took."""
+    """Events that nodes (or engines) took."""
     faults: Mapping[str, int]
     """By kind, as they struck."""
     commits: int
     """Blocks that became final, counted once for all nodes."""
-    acknowledged: int
+    acknowledged: int = 0
     """Transactions that a caller was told are stored."""
-    settle_ms: int
+    settle_ms: int = 0
     """From the last fault until all was final and equal everywhere."""
     violations: tuple[str, ...]
+    """Each ``at MS ms: PROMISE: DETAIL``."""
     digest: str
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the scenario counts besides."""
+    story: tuple[Step, ...] = ()
+    """The steps that were played."""
 
     @property
     def passed(self) -> bool:
         """Whether every promise held."""
         return not self.violations
 
+    @property
+    def struck(self) -> int:
+        """Faults, the weather left out."""
+        return sum(number for kind, number in self.faults.items() if kind not in WEATHER)
 
-def outcome_of(
+    @property
+    def counts(self) -> bool:
+        """Whether there was enough time, faults and blocks for the seed to prove something."""
+        return (
+            self.virtual_ms >= VIRTUAL_MS_MIN
+            and self.struck >= FAULTS_MIN
+            and self.commits >= COMMITS_MIN
+        )
+
+    @property
+    def promises(self) -> frozenset[str]:
+        """Names of the promises that broke."""
+        return frozenset(text.split(": ")[1] for text in self.violations)
+
+
+class Play(Protocol):
+    """A scenario."""
+
+    def __call__(self, seed: int, options: SeedOptions) -> SeedReport:
+        """Play one seed."""
+
+
+def report_of(
     simulation: Simulation,
     scenario: str,
     *,
     away_ms: int = 0,
     settle_ms: int = 0,
     notes: Mapping[str, int] | None = None,
-) -> Outcome:
-    """The outcome of a simulation that has ended."""
+    story: tuple[Step, ...] = (),
+) -> SeedReport:
+    """The report on a simulation that has ended."""
     oracle = simulation.oracle
-    return Outcome(
+    return SeedReport(
         scenario=scenario,
         seed=simulation.seed,
         virtual_ms=simulation.now - away_ms,
@@ -72,6 +139,7 @@ def outcome_of(
         violations=tuple(map(str, oracle.violations)),
         digest=simulation.trace_digest,
         notes=dict(notes or {}),
+        story=story,
     )
 
 

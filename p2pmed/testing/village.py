@@ -14,16 +14,27 @@ A seed's story:
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, cast
 
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.faults import Mischief
-from p2pmed.testing.scenario import SETTLE_MS_MAX, Outcome, outcome_of, state_of
+from p2pmed.testing.planted import plant
+from p2pmed.testing.scenario import (
+    COMMITS_MIN,
+    FAULTS_MIN,
+    SETTLE_MS_MAX,
+    VIRTUAL_MS_MIN,
+    SeedOptions,
+    SeedReport,
+    report_of,
+    state_of,
+)
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.testing.workload import Workload
 
-__all__ = ["Village", "run_village"]
+__all__ = ["Village", "play", "play_bft", "play_raft", "run_village"]
 
 SEATS: Final = (
     ("clinic-a", ("clinic",)),
@@ -34,9 +45,6 @@ SEATS: Final = (
 )
 FORM_MS_MAX: Final = 30_000
 """Quiet time, an offer and everybody's consent take four seconds."""
-VIRTUAL_MS_MIN: Final = 60_000
-FAULTS_MIN: Final = 10
-COMMITS_MIN: Final = 20
 VIRTUAL_MS_MAX: Final = 180_000
 """If by then there were not enough blocks, faults cease and the rest is written in peace."""
 PEACE_MS: Final = 2_000
@@ -134,9 +142,9 @@ class Village:
     def _violated(self, detail: str) -> None:
         self.simulation.oracle.report(self.simulation.now, "progress", detail)
 
-    def outcome(self) -> Outcome:
+    def report(self) -> SeedReport:
         """What happened so far."""
-        return outcome_of(
+        return report_of(
             self.simulation,
             f"village-{self.engine}",
             away_ms=self.mischief.away_ms,
@@ -144,11 +152,30 @@ class Village:
         )
 
 
-def run_village(seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = "") -> Outcome:
+def run_village(
+    seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = ""
+) -> SeedReport:
     """The whole story of one seed."""
     village = Village(seed, engine=engine, planted=planted)
     if village.form():
         village.suffer()
         if not village.broken:
             village.recover()
-    return village.outcome()
+    return village.report()
+
+
+def play(seed: int, options: SeedOptions) -> SeedReport:
+    """The scenario ``village``: the engine is the option's, the defect's, or the seed's."""
+    engine = options.engine or (plant(options.planted).engine if options.planted else "")
+    chosen = cast('Literal["bft", "raft"]', engine or ("bft", "raft")[seed % 2])
+    return run_village(seed, engine=chosen, planted=options.planted)
+
+
+def play_bft(seed: int, options: SeedOptions) -> SeedReport:
+    """The scenario ``village``, always with BFT."""
+    return play(seed, replace(options, engine="bft"))
+
+
+def play_raft(seed: int, options: SeedOptions) -> SeedReport:
+    """The scenario ``village``, always with Raft."""
+    return play(seed, replace(options, engine="raft"))

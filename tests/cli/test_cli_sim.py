@@ -31,18 +31,33 @@ def test_counts_accumulate_and_the_bound_on_a_zero_shrinks(
     assert second["events"] - first["events"] == _told(capsys)["events"]  # type: ignore[operator]
 
 
-def test_counts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:
-    """A bound for one scenario says nothing of another."""
-    resume = ["--seeds", "1", "--resume", str(tmp_path / "counts.json"), "--json"]
-    assert main(["sim", "--scenario", "raft", *resume]) == 0
-    assert main(["sim", "--scenario", "bft", *resume]) == 1
+def test_counts_of_scenarios_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bound for one scenario says nothing of another: one file, a count for each."""
+    path = tmp_path / "counts.json"
+    resume = ["--seeds", "1", "--resume", str(path), "--json"]
+    for scenario in ("raft", "bft", "raft"):
+        assert main(["sim", "--scenario", scenario, *resume]) == 0
+    capsys.readouterr()
+    counts = json.loads(path.read_text())
+    assert {name: total["played"] for name, total in counts.items()} == {"raft": 2, "bft": 1}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"raft": {"seeds": 3}}'])
+def test_a_file_of_something_else_is_no_count(tmp_path: Path, text: str) -> None:
+    """It is refused, and left as it was."""
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    assert main(["sim", "--scenario", "raft", "--seeds", "1", "--resume", str(path)]) == 1
+    assert path.read_text() == text
 
 
 def test_a_planted_defect_that_is_found_is_a_success(capsys: pytest.CaptureFixture[str]) -> None:
     """The status is about the checkers: 0 when they find it."""
     arguments = ["sim", "--planted", "final before durable", "--seeds", "1", "--json"]
     assert main(arguments) == 0
-    assert _told(capsys)["found"] == {"final before durable": 0}
+    assert _told(capsys)["found"] == 1
 
 
 def test_an_unknown_defect_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
