@@ -1,0 +1,1 @@
+"""What keeps a patient's record the patient's: keys, custody, consent, search, pseudonyms."""

@@ -1,0 +1,1 @@
+"""What staff and patients do with records on a node: cards, consent, search, linking."""
