@@ -13,6 +13,7 @@ from p2pmed.limits import BATCH_BYTES_MAX, FRAME_BYTES_MAX, SEND_QUEUE_BYTES_MAX
 
 __all__ = [
     "BEHIND_MS",
+    "BLOCKS_AT_ONCE_MAX",
     "BLOCKS_IN_FLIGHT_MAX",
     "CHECKS_PER_STEP_MAX",
     "ELECTION_BEATS_MAX",
@@ -27,7 +28,12 @@ __all__ = [
     "LOG_ENTRIES_MAX",
     "LOG_KEEP_BYTES",
     "LOG_KEEP_ENTRIES",
+    "PATIENCE_MS",
+    "PATIENCE_MS_MAX",
+    "READS_MAX",
+    "READ_MS",
     "RESENT_ATTESTATIONS_MAX",
+    "UNDECIDED_BYTES_MAX",
 ]
 
 HEARTBEAT_MS: Final = 100
@@ -49,8 +55,14 @@ assert IDLE_AFTER_MS > HEARTBEAT_MS * ELECTION_BEATS_MIN
 BEHIND_MS: Final = 1_000
 """``Behind`` for one and the same height is not said more often than this."""
 
-BLOCKS_IN_FLIGHT_MAX: Final = 2
-"""Blocks a leader has proposed and not decided: one on the way while the next fills up."""
+BLOCKS_AT_ONCE_MAX: Final = 2
+BLOCKS_IN_FLIGHT_MAX: Final = 8
+"""Blocks a leader has proposed and not decided. The first two at once: one on the way while the
+next fills up. Each further one only when the one before is on the leader's own disk, so that a
+long way to the followers is filled, and a slow disk gets larger blocks, not more of them."""
+assert BLOCKS_AT_ONCE_MAX <= BLOCKS_IN_FLIGHT_MAX
+UNDECIDED_BYTES_MAX: Final = 1024 * 1024
+"""Beyond it nothing is added to the first two: etcd's uncommitted cap."""
 
 INFLIGHT_MESSAGES_MAX: Final = 32
 INFLIGHT_BYTES_MAX: Final = 512 * 1024
@@ -73,6 +85,17 @@ LOG_BYTES_MAX: Final = 32 * 1024 * 1024
 """Entries a follower holds at all; beyond, it takes no more until it has decided some."""
 assert LOG_ENTRIES_MAX >= 4 * LOG_KEEP_ENTRIES
 assert LOG_BYTES_MAX >= 2 * LOG_KEEP_BYTES + BLOCKS_IN_FLIGHT_MAX * ENTRY_RAW_BYTES_MAX
+
+PATIENCE_MS: Final = 1_000
+"""A leader that cannot build or check lets somebody lead who can; doubled each time."""
+PATIENCE_MS_MAX: Final = 3_600_000
+
+READ_MS: Final = 3_000
+"""A read that no quorum stood behind fails: long enough for one election and a round."""
+assert READ_MS > ELECTION_BEATS_MAX * HEARTBEAT_MS
+
+READS_MAX: Final = 1_024
+"""Readers of one node that wait; more fail at once."""
 
 RESENT_ATTESTATIONS_MAX: Final = 8
 """Own signatures repeated in one answer to a heartbeat."""

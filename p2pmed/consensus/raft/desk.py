@@ -4,7 +4,7 @@ Rule: what a message *promises* (a vote, an own candidacy, an append answered) l
 after everything staged before it is durable. What promises nothing leaves at once, even
 before the flush of the same step: entries to followers, questions, certificates.
 
-The order within a step: free messages, decided blocks, then the one ``Store``.
+The order within a step: free messages, decided blocks and answers, then the one ``Store``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from p2pmed.consensus.interface import (
     Broadcast,
     ConsensusEffect,
     Decide,
+    ReadAt,
+    ReadFailed,
     Record,
     SendTo,
     Store,
@@ -49,7 +51,7 @@ class Desk:
         self._next = Flush(token=1)
         self._rows: dict[bytes, bytes | None] = {}
         self._sends: list[SendTo | Broadcast] = []
-        self._decided: list[Decide | Behind] = []
+        self._decided: list[Decide | Behind | ReadAt | ReadFailed] = []
         self._flushing: deque[Flush] = deque()
 
     @property
@@ -103,6 +105,10 @@ class Desk:
 
     def behind(self, effect: Behind) -> None:
         """Blocks must be learned elsewhere."""
+        self._decided.append(effect)
+
+    def answer(self, effect: ReadAt | ReadFailed) -> None:
+        """A reader's question is settled."""
         self._decided.append(effect)
 
     def persisted(self, token: int) -> list[Flush]:

@@ -44,12 +44,15 @@ from p2pmed.consensus.interface import (
     ConsensusEvent,
     Header,
     Heard,
+    Leave,
+    Read,
     Receive,
     Signer,
     Work,
     header_digest,
 )
 from p2pmed.consensus.raft import messages
+from p2pmed.consensus.raft.bounds import PATIENCE_MS
 from p2pmed.consensus.raft.election import Election
 from p2pmed.consensus.raft.finality import Finality
 from p2pmed.consensus.raft.following import Following
@@ -58,19 +61,24 @@ from p2pmed.consensus.raft.messages import (
     Append,
     Appended,
     AskPreVote,
+    AskRead,
     AskVote,
     Attest,
     CertificateKnown,
+    Confirm,
+    Confirmed,
     Floor,
     HigherTerm,
     Mismatch,
     PreVote,
+    ReadIndex,
     TimeoutNow,
     Vote,
 )
+from p2pmed.consensus.raft.reading import Reading
 from p2pmed.consensus.raft.replica import Replica, Role
 from p2pmed.consensus.raft.rows import load
-from p2pmed.engine import DeadlineReached, Instant, Persisted, Rng
+from p2pmed.engine import DeadlineReached, Instant, Persisted, Rng, earliest
 from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.quorum.certificate import Certificate, Epoch, Verify
 from p2pmed.wire import cose
@@ -129,6 +137,7 @@ class RaftEngine:
         )
         self._election = Election(self._replica, self._lead)
         self._following = Following(self._replica)
+        self._reading = Reading(self._replica)
         self._leadership: Leadership | None = None
         self._unchecked = False
         self._replica.arm_election()
@@ -147,6 +156,10 @@ class RaftEngine:
             HigherTerm: lambda message, seat: None,  # its term was all it had to say
             Attest: self._on_attest,
             CertificateKnown: self._on_certificate,
+            Confirm: self._reading.on_confirm,
+            Confirmed: self._reading.on_confirmed,
+            AskRead: self._reading.on_ask,
+            ReadIndex: self._reading.on_index,
         }
 
     @property
@@ -154,9 +167,9 @@ class RaftEngine:
         """When to step with ``DeadlineReached``; ``None`` when alone and idle."""
         if self._unchecked:
             return self._replica.now
-        if self._leadership is not None:
-            return self._leadership.deadline
-        return self._replica.election_at
+        leading = self._leadership
+        office = self._replica.election_at if leading is None else leading.deadline
+        return earliest(office, self._reading.deadline)
 
     def status(self) -> Mapping[str, int | str]:
         """For people, never for decisions: numbers, seats and states."""
@@ -195,6 +208,10 @@ class RaftEngine:
                     self._leadership.heard(event.sender)
             case Certified():
                 self._certified(event)
+            case Read():
+                self._reading.ask(event.token)
+            case Leave():
+                self._hand_over(None)
         return self._settle()
 
     def hand_over(self, now: Instant, seat: int | None = None) -> Sequence[ConsensusEffect]:
@@ -203,9 +220,12 @@ class RaftEngine:
         For a node that is about to stop. Effects as of ``step``; nothing if not leading.
         """
         self._replica.now = now
-        if self._leadership is not None:
-            self._leadership.hand_over(seat)
+        self._hand_over(seat)
         return self._settle()
+
+    def _hand_over(self, seat: int | None) -> None:
+        if self._leadership is not None:
+            self._leadership.hand_over.begin(seat)
 
     # --- events ---------------------------------------------------------------------------
 
@@ -349,6 +369,9 @@ class RaftEngine:
             if decided:
                 leading.eager = True
             leading.settle()
+        if decided:
+            r.patience_ms = PATIENCE_MS
+        self._reading.settle()
         r.compact()
         return r.desk.close()
 

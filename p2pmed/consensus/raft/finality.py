@@ -165,6 +165,16 @@ class Finality:
                 found.append(Attestation(height=height, digest=tally.digest, signature=signature))
         return tuple(found[:RESENT_ATTESTATIONS_MAX])
 
+    def signers(self, height: int) -> frozenset[int]:
+        """Seats that signed the block at ``height`` of the log; for looking up only."""
+        tally = self._tallies.get(height)
+        return frozenset(() if tally is None else tally.votes)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the next block of the log waits for bodies, or is refused."""
+        return self._stalled
+
     def count(self, log: Log, seat: int, attests: Sequence[Attestation]) -> None:
         """Take another member's signatures; one that does not verify is nobody's."""
         for attest in attests:

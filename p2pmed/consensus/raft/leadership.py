@@ -8,27 +8,26 @@ Rules:
 * a block is built upon the last block of the log once the application called that one
   ``VALID``, at most ``BLOCKS_IN_FLIGHT_MAX`` ahead of the last decided: at once when idle,
   and by itself in larger batches the longer deciding takes;
-* a leader that did not hear a quorum for an election timeout is no leader (CheckQuorum).
+* a leader that did not hear a quorum for an election timeout is no leader (CheckQuorum);
+* a leader that cannot go on hands over (``handover.py``).
 """
 
 from __future__ import annotations
 
 from p2pmed.consensus.interface import Block, Check, Header
 from p2pmed.consensus.raft.bounds import (
+    BLOCKS_AT_ONCE_MAX,
     BLOCKS_IN_FLIGHT_MAX,
     ELECTION_BEATS_MIN,
     ENTRY_RAW_BYTES_MAX,
     HEARTBEAT_MS,
     IDLE_AFTER_MS,
     IDLE_HEARTBEAT_MS,
+    UNDECIDED_BYTES_MAX,
 )
-from p2pmed.consensus.raft.log import make_slot
-from p2pmed.consensus.raft.messages import (
-    Appended,
-    CertificateKnown,
-    Mismatch,
-    TimeoutNow,
-)
+from p2pmed.consensus.raft.handover import HandOver
+from p2pmed.consensus.raft.log import Slot, make_slot
+from p2pmed.consensus.raft.messages import Appended, CertificateKnown, Mismatch
 from p2pmed.consensus.raft.progress import Pace, Progress
 from p2pmed.consensus.raft.replica import Replica, Role
 from p2pmed.consensus.raft.sending import Sending
@@ -47,30 +46,32 @@ class Leadership:
         r.leader = r.seat
         r.beat_ms = HEARTBEAT_MS
         r.election_at = None
-        self.progress = {seat: Progress(next=r.log.last_index + 1) for seat in r.peers}
+        self.progress = {
+            seat: Progress(next=r.log.last_index + 1, heard_at=r.now) for seat in r.peers
+        }
+        self.hand_over = HandOver(replica, self.progress)
         self._sending = Sending(replica)
         self.eager = True
         """Whether asking the application for a block may be worth it."""
-        self.transfer: int | None = None
-        """Seat that shall lead next."""
-        self._transfer_until: Instant | None = None
-        self._told: bool = False
+        self._barren = False
+        """Asked with nothing on the way, the application gave nothing though something waits."""
         self._busy_at = r.now
         self.beat_at: Instant | None = Instant(r.now + HEARTBEAT_MS) if r.peers else None
         self.quorum_at: Instant | None = None
+        self._checked_at = r.now
         self._arm_quorum()
         r.append(make_slot(r.log.last_index + 1, r.term, None))
 
     @property
     def deadline(self) -> Instant | None:
         """When a leader has something to do by itself."""
-        return earliest(self.beat_at, self.quorum_at, self._transfer_until)
+        return earliest(self.beat_at, self.quorum_at, self.hand_over.deadline)
 
     # --- time -----------------------------------------------------------------------------
 
     def heard(self, seat: int) -> None:
         """The member in ``seat`` is there."""
-        self.progress[seat].active = True
+        self.progress[seat].heard_at = self._replica.now
 
     def beat(self) -> None:
         """Send heartbeats; go to the slow beat when nothing happens."""
@@ -103,8 +104,9 @@ class Leadership:
         last = r.log.last_block
         if last is not None and last.block and last.block.header.height > r.finality.height:
             return True
+        heard = r.now - ELECTION_BEATS_MIN * r.beat_ms
         return any(
-            p.active and (p.match < r.log.last_index or p.decided < r.finality.height)
+            p.heard_at >= heard and (p.match < r.log.last_index or p.decided < r.finality.height)
             for p in self.progress.values()
         )
 
@@ -116,9 +118,8 @@ class Leadership:
     def check_quorum(self) -> bool:
         """Whether a quorum was heard since the last check; else this is no leader."""
         r = self._replica
-        heard = 1 + sum(p.active for p in self.progress.values())
-        for progress in self.progress.values():
-            progress.active = False
+        heard = 1 + sum(p.heard_at >= self._checked_at for p in self.progress.values())
+        self._checked_at = r.now
         self._arm_quorum()
         return heard >= r.epoch.quorum
 
@@ -159,8 +160,11 @@ class Leadership:
 
     def settle(self) -> None:
         """Propose, send, hand over."""
+        if self.hand_over.give_up():
+            self.eager = True
         self.propose()
-        self._hand_over()
+        self.hand_over.notice(self._is_stuck())
+        self.hand_over.settle()
         for seat, progress in self.progress.items():
             self._sending.appends(seat, progress)
         self._sending.clear()
@@ -180,34 +184,50 @@ class Leadership:
             self.beat_at = r.now if r.peers else None
 
     def propose(self) -> None:
-        """Build the next block, if there is anything to order and room for it."""
+        """Build the next blocks, if there is anything to order and room for them."""
         r = self._replica
-        while self.eager and self.transfer is None and r.role is Role.LEADER:
+        while self.eager and self.hand_over.target is None:
             last = r.log.last_block
             height = last.block.header.height if last and last.block else r.finality.height
-            if (
-                height < r.finality.height  # our log is behind what is decided
-                or r.finality.checked < height
-                or height - r.finality.height >= BLOCKS_IN_FLIGHT_MAX
-                or (last is None and r.log.floor.height != r.finality.height)
-                or not r.application.pending()
-            ):
+            if not self._has_room(last, height) or not r.application.pending():
+                self._barren = False
                 return
             block = self._build(r.finality.tip_digest if last is None else last.digest)
-            if block is None:
+            if block is None or not self._put(block):
                 self.eager = False
+                self._barren = height == r.finality.height
                 return
-            slot = make_slot(r.log.last_index + 1, r.term, block)
-            if len(slot.raw) > ENTRY_RAW_BYTES_MAX:
-                self.eager = False
-                return
-            # An own block that fails its own check must not reach a log at all.
-            if r.application.check(block) is not Check.VALID:
-                self.eager = False
-                return
-            r.append(slot)
-            r.finality.note(block, slot.digest, Check.VALID)
+            self._barren = False
             self.wake()
+
+    def _has_room(self, last: Slot | None, height: int) -> bool:
+        """Whether another block may be put upon the last one of the log."""
+        r = self._replica
+        ahead = height - r.finality.height
+        if ahead < 0 or r.finality.checked < height or ahead >= BLOCKS_IN_FLIGHT_MAX:
+            return False  # our log is behind what is decided, or not understood, or far ahead
+        if last is None:
+            return r.log.floor.height == height
+        if ahead < BLOCKS_AT_ONCE_MAX:
+            return True
+        return r.durable == r.log.last_index and r.undecided_bytes < UNDECIDED_BYTES_MAX
+
+    def _is_stuck(self) -> bool:
+        """Whether our own application keeps this leader from going on."""
+        r = self._replica
+        return self._barren or (
+            r.finality.is_stalled and r.log.at_height(r.finality.checked + 1) is not None
+        )
+
+    def _put(self, block: Block) -> bool:
+        """Whether ``block`` may be sent: an own block that fails its check reaches no log."""
+        r = self._replica
+        slot = make_slot(r.log.last_index + 1, r.term, block)
+        if len(slot.raw) > ENTRY_RAW_BYTES_MAX or r.application.check(block) is not Check.VALID:
+            return False
+        r.append(slot)
+        r.finality.note(block, slot.digest, Check.VALID)
+        return True
 
     def _build(self, parent: bytes) -> Block | None:
         r = self._replica
@@ -228,32 +248,6 @@ class Leadership:
             content=content.hash,
         )
         return Block(header=header, content=content.data)
-
-    # --- handing over ---------------------------------------------------------------------
-
-    def hand_over(self, seat: int | None) -> bool:
-        """Stop proposing and let ``seat`` (or whoever is nearest) lead; whether begun."""
-        r = self._replica
-        if seat is None:
-            near = [(p.match, -s) for s, p in self.progress.items() if p.active]
-            seat = -max(near)[1] if near else None
-        if seat is None or seat not in self.progress:
-            return False
-        self.transfer = seat
-        self._told = False
-        self._transfer_until = Instant(r.now + ELECTION_BEATS_MIN * HEARTBEAT_MS)
-        return True
-
-    def _hand_over(self) -> None:
-        r = self._replica
-        if self.transfer is None or self._transfer_until is None:
-            return
-        if r.now >= self._transfer_until:
-            self.transfer = self._transfer_until = None
-            self.eager = True
-        elif self.progress[self.transfer].match == r.log.last_index and not self._told:
-            self._told = True
-            r.send(self.transfer, TimeoutNow(mesh=r.mesh, term=r.term))
 
 
 def certificate_message(r: Replica) -> CertificateKnown | None:

@@ -23,15 +23,19 @@ __all__ = [
     "Append",
     "Appended",
     "AskPreVote",
+    "AskRead",
     "AskVote",
     "Attest",
     "Attestation",
     "CertificateKnown",
+    "Confirm",
+    "Confirmed",
     "Floor",
     "HigherTerm",
     "Message",
     "Mismatch",
     "PreVote",
+    "ReadIndex",
     "TimeoutNow",
     "Vote",
     "decode",
@@ -170,6 +174,40 @@ class HigherTerm(Wire, frozen=True, array_like=True, forbid_unknown_fields=True,
     term: Count
 
 
+class Confirm(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
+    """Do you know of a term above mine? (Raft, section 8; thesis, 6.4)"""
+
+    mesh: Bytes16
+    term: Count
+    round: Count
+
+
+class Confirmed(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=14):
+    """As this round began to reach me, I did not."""
+
+    mesh: Bytes16
+    term: Count
+    round: Count
+
+
+class AskRead(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
+    """From a follower: up to which height must its readers have applied?"""
+
+    mesh: Bytes16
+    term: Count
+    number: Count
+    """The asker's own."""
+
+
+class ReadIndex(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
+    """Answer to ``AskRead``: a quorum confirmed this leader after it came."""
+
+    mesh: Bytes16
+    term: Count
+    number: Count
+    height: Count
+
+
 Termed: TypeAlias = (
     AskPreVote
     | PreVote
@@ -181,6 +219,10 @@ Termed: TypeAlias = (
     | TimeoutNow
     | Floor
     | HigherTerm
+    | Confirm
+    | Confirmed
+    | AskRead
+    | ReadIndex
 )
 Message: TypeAlias = Termed | Attest | CertificateKnown
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from p2pmed.consensus.raft.bounds import INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX
+from p2pmed.engine import Instant
 
 __all__ = ["Pace", "Progress"]
 
@@ -33,13 +34,13 @@ class Progress:
 
     next: int
     """Index of the next entry to send."""
+    heard_at: Instant
+    """When anything last came from it."""
     match: int = 0
     """Index up to which its durable log equals ours."""
     pace: Pace = Pace.PROBE
     waiting: bool = False
     """A probe is out."""
-    active: bool = True
-    """Heard since the last check of the quorum."""
     decided: int = 0
     """Height of its last decided block, as it said."""
     inflight: deque[tuple[int, int]] = field(default_factory=deque)

@@ -24,6 +24,7 @@ from p2pmed.consensus.raft.bounds import (
     IDLE_HEARTBEAT_MS,
     LOG_KEEP_BYTES,
     LOG_KEEP_ENTRIES,
+    PATIENCE_MS,
 )
 from p2pmed.consensus.raft.desk import Desk
 from p2pmed.consensus.raft.finality import Finality
@@ -92,6 +93,8 @@ class Replica:
         """Until then nobody else gets our vote."""
         self.election_at: Instant | None = None
         self.decided_at_leader = 0
+        self.patience_ms = PATIENCE_MS
+        """How long a leader that cannot go on waits before it hands over."""
         self.lost = memory.lost
         """This member has forgotten promises: it votes no more in this epoch."""
         self.refused = 0
@@ -203,6 +206,23 @@ class Replica:
     def commit_to(self, index: int) -> None:
         """Entries up to ``index`` are committed."""
         self.commit = max(self.commit, min(index, self.log.last_index))
+
+    @property
+    def undecided_bytes(self) -> int:
+        """Size of the entries above the last decided block."""
+        height, size = self.finality.height + 1, 0
+        while (slot := self.log.at_height(height)) is not None:
+            height, size = height + 1, size + len(slot.raw)
+        return size
+
+    @property
+    def committed_height(self) -> int:
+        """Height of the last block that is known committed."""
+        for index in range(self.commit, self.log.floor.index, -1):
+            slot = self.log.slot(index)
+            if slot is not None and slot.block is not None:
+                return max(slot.block.header.height, self.finality.height)
+        return max(self.log.floor.height, self.finality.height)
 
     def stand_on(self, floor: FloorRow) -> None:
         """Drop the whole log for a floor that the leader named and we have decided."""

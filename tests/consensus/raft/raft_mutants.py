@@ -13,6 +13,7 @@ from p2pmed.consensus.raft.desk import Desk
 from p2pmed.consensus.raft.finality import Finality
 from p2pmed.consensus.raft.leadership import Leadership
 from p2pmed.consensus.raft.log import Log
+from p2pmed.consensus.raft.reading import Reading
 from p2pmed.consensus.raft.replica import Replica
 from p2pmed.consensus.raft.rows import BallotRow
 from p2pmed.quorum.certificate import Epoch
@@ -200,6 +201,33 @@ def decided_without_check(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def read_without_round(patch: pytest.MonkeyPatch) -> None:
+    """A leader answers readers from what it knows, as if it could not have been replaced."""
+    real = Reading._begin
+
+    def begin(self: Any) -> Any:
+        found = real(self)
+        if found is not None:
+            found.seats.update(range(self._replica.epoch.quorum))
+        return found
+
+    patch.setattr(Reading, "_begin", begin)
+
+
+def read_before_own_entry(patch: pytest.MonkeyPatch) -> None:
+    """A new leader answers readers before an entry of its own term is committed."""
+    real = Reading._begin
+
+    def begin(self: Any) -> Any:
+        term_at = self._replica.log.term_at
+        self._replica.log.term_at = lambda index: self._replica.term
+        found = real(self)
+        self._replica.log.term_at = term_at
+        return found
+
+    patch.setattr(Reading, "_begin", begin)
+
+
 PLANTS: dict[str, Plant] = {
     f.__name__: f
     for f in (
@@ -220,5 +248,7 @@ PLANTS: dict[str, Plant] = {
         no_empty_entry,
         pre_vote_adopts_term,
         decided_without_check,
+        read_without_round,
+        read_before_own_entry,
     )
 }

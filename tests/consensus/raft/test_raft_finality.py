@@ -219,6 +219,7 @@ def test_a_truncated_log_leads_to_behind_and_back() -> None:
             leader.wait(100)
             carry(cores)
         assert absent.status["floor"] == 0
+        assert absent.status["log_first"] == 1, "no floor without the blocks below it"
         assert absent.behind[-1].height == 19
         assert absent.behind[-1].seat == 0
         for decide in leader.decided:

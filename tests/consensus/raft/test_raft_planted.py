@@ -14,6 +14,7 @@ import pytest
 import raft_mutants
 import test_raft_finality
 import test_raft_paper
+import test_raft_reading
 from raft_simulation import chaos
 
 from p2pmed.errors import P2pmedError
@@ -26,7 +27,6 @@ BY_CHAOS = {
     "cut_not_stored": 2,
     "quorum_of_half": 1,
     "empty_entry_left_out_of_the_floor": 5,
-    "floor_without_blocks": 5,
     "attestations_not_said_again": 6,
     "no_empty_entry": 2,
     "pre_vote_adopts_term": 0,
@@ -40,6 +40,9 @@ BY_SCENARIO: dict[str, Callable[..., Any]] = {
     "vote_before_disk": test_raft_paper.test_5_2_a_vote_leaves_only_after_its_flush,
     "answer_before_disk": test_raft_paper.test_a_leader_counts_itself_after_its_own_flush,
     "old_terms_counted": test_raft_paper.test_5_4_2_old_entries_are_not_committed_by_counting,
+    "floor_without_blocks": test_raft_finality.test_a_truncated_log_leads_to_behind_and_back,
+    "read_without_round": test_raft_reading.test_reads_are_linearizable_in_chaos,
+    "read_before_own_entry": test_raft_reading.test_reads_are_linearizable_in_chaos,
     "certificates_not_said_again": (
         test_raft_finality.test_a_certificate_lost_on_the_way_is_said_again
     ),
