@@ -26,6 +26,9 @@ __all__ = ["Value", "decode", "encode"]
 Value = Any
 """An integer, bytes, text, boolean, ``None``, or a list or text-keyed dict of such values."""
 
+FOREIGN_BYTES_MAX = 1024 * 1024
+"""A document in a format of others; read whole, never kept as it is."""
+
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -33,10 +36,10 @@ def _refuse_tag(*_: object) -> NoReturn:
     raise DecodeError("a CBOR tag where none is allowed")
 
 
-class _EveryTag(Mapping[int, Callable[..., NoReturn]]):
+class _EveryTag(Mapping[int, Callable[..., Any]]):
     """Claims to decode every tag, the built-in ones too, and refuses each."""
 
-    def __getitem__(self, number: int) -> Callable[..., NoReturn]:
+    def __getitem__(self, number: int) -> Callable[..., Any]:
         return _refuse_tag
 
     def __len__(self) -> int:
@@ -47,6 +50,18 @@ class _EveryTag(Mapping[int, Callable[..., NoReturn]]):
 
 
 _EVERY_TAG = _EveryTag()
+
+
+class _DatesAsWritten(_EveryTag):
+    """Lets the tags of dates (RFC 8949, section 3.4) pass without building anything."""
+
+    def __getitem__(self, number: int) -> Callable[..., Any]:
+        if number in (0, 1):
+            return lambda value, *_: value
+        return _refuse_tag
+
+
+_DATES_AS_WRITTEN = _DatesAsWritten()
 
 
 def encode(value: Value) -> bytes:
@@ -98,6 +113,29 @@ def decode(raw: bytes, *, limit: int = FRAME_BYTES_MAX) -> Value:
 def decode_own(raw: bytes) -> Value:
     """What ``encode`` has just spelled, read back: nothing to check, nothing to compare."""
     return cbor2.loads(raw)
+
+
+def decode_foreign(raw: bytes, *, tag: int | None = None) -> Value:
+    """What others spelled, for formats that are not ours (EU certificates) and only read.
+
+    Any length form, any key, floats; no tag but ``tag`` around the whole, and 0 and 1, whose
+    dates stay the text or number they are. Raises ``DecodeError``.
+    """
+    if len(raw) > FOREIGN_BYTES_MAX:
+        raise DecodeError(f"{len(raw)} bytes of CBOR where {FOREIGN_BYTES_MAX} are allowed")
+    head = b"" if tag is None else bytes([0xC0 | tag])
+    try:
+        return cbor2.loads(
+            raw.removeprefix(head) if tag is not None and tag < 24 else raw,
+            max_depth=CBOR_DEPTH_MAX,
+            allow_duplicate_keys=False,
+            semantic_decoders=_DATES_AS_WRITTEN,
+            tag_hook=_refuse_tag,
+        )
+    except DecodeError:
+        raise
+    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
+        raise DecodeError(f"not CBOR: {type(error).__name__}") from None
 
 
 def _fault(value: Value, depth: int) -> str:
