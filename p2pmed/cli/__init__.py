@@ -32,6 +32,7 @@ FAMILIES: Final = (
     "verify",
     "doctor",
     "fhir",
+    "foreign",
     "patient",
     "drugs",
     "claims",

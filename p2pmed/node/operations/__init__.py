@@ -19,7 +19,17 @@ from p2pmed.node.operations.arguments import Arguments, Operation, Report
 
 __all__ = ["FAMILIES", "Arguments", "Operation", "Report", "operations"]
 
-FAMILIES: Final = ("general", "mesh", "bundle", "backup", "fhir", "patients", "drugs", "claims")
+FAMILIES: Final = (
+    "general",
+    "mesh",
+    "bundle",
+    "backup",
+    "fhir",
+    "foreign",
+    "patients",
+    "drugs",
+    "claims",
+)
 """Modules of this package that have operations."""
 
 
