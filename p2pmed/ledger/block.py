@@ -1,8 +1,10 @@
 """What a block carries: the tips of author logs, and roots over what they newly order.
 
-``Block.content`` is ``[Summary, tips]``; the header's ``content`` is the hash of the encoded
-``Summary``, which holds a Merkle root over the tips. So a header with its summary is a light
-proof, and the tips may be fetched apart. Byte-exact: ``docs/protocols/block.md``.
+``Block.content`` is ``[Summary, tips, next epoch]``; the header's ``content`` is the hash of the
+encoded ``Summary``, which holds a Merkle root over the tips. So a header with its summary is a
+light proof, and the tips may be fetched apart. A block that ends its epoch (a *seal*) carries
+the next one, whose hash is in its summary: who follows epochs needs header, summary, epoch and
+certificate, never bodies. Byte-exact: ``docs/protocols/block.md``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from p2pmed.ledger.merkle import merkle_root
 from p2pmed.ledger.state import Verdict
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.limits import BLOCK_ENTRIES_MAX, BLOCK_TIPS_MAX
+from p2pmed.quorum.certificate import Epoch, epoch_digest
 from p2pmed.wire import codec
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
 from p2pmed.wire.hashing import hash_bytes
@@ -56,6 +59,9 @@ class Summary(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Merkle root over ``verdict_leaf`` of each entry, in the same order."""
     state: Bytes32
     """Commitment to the whole state after this block."""
+    next_epoch: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    """``epoch_digest`` of the next epoch if this block is the seal that ends its own (or an empty
+    tail above the seal); empty otherwise."""
 
 
 class Body(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -63,6 +69,8 @@ class Body(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     summary: Summary
     tips: Annotated[tuple[Tip, ...], msgspec.Meta(max_length=BLOCK_TIPS_MAX)]
+    next_epoch: Epoch | None = None
+    """What ``summary.next_epoch`` is the hash of."""
 
 
 def content_hash(summary: Summary) -> bytes:
@@ -86,6 +94,9 @@ def decode_body(raw: bytes, *, limit: int) -> Body:
     Raises ``DecodeError``.
     """
     body = codec.decode(raw, Body, limit=limit)
+    named = b"" if body.next_epoch is None else epoch_digest(body.next_epoch)
+    if named != body.summary.next_epoch:
+        raise DecodeError("Body: the next epoch is not the one whose hash the summary names")
     lanes = [tip.lane for tip in body.tips]
     if any(lanes[i] >= lanes[i + 1] for i in range(len(lanes) - 1)):
         raise DecodeError("Body: tips that are not in the order of their logs")

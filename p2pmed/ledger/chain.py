@@ -8,67 +8,36 @@ voter compares. Executed blocks that are not decided yet stand as layers on the 
 ``decide`` stages the block, its certificate, the state and the verdicts together, so that one
 commit makes all of them durable or none.
 
-What the ledger itself keeps in the state begins with a zero byte: ``00 74 lane`` (the next seq
-that is not ordered yet, and the last id) and ``00 63 seat`` (the seat's newest clock reading).
+A block that leaves a next epoch in the state is a *seal* (``epochs.py``). On a seal that is not
+decided yet, nothing of the old epoch is ordered: BFT may put empty tails above it, which prove
+it and are never decided themselves. On a decided seal stands the first block of the next epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from p2pmed.consensus.interface import Block, Check, Content, Header, header_digest
 from p2pmed.errors import DecodeError, InvariantError
 from p2pmed.ledger import lthash
-from p2pmed.ledger.block import (
-    Body,
-    Summary,
-    Tip,
-    content_hash,
-    decode_body,
-    order_entries,
-    tips_root,
-    verdict_leaf,
-)
+from p2pmed.ledger.block import Body, Summary, content_hash, decode_body, tips_root
+from p2pmed.ledger.epochs import Epochs, epoch_of, next_epoch_of
+from p2pmed.ledger.executing import TIP_ROWS, Below, Executed, Executor, tip_in
 from p2pmed.ledger.genesis import Genesis, ledger_id
 from p2pmed.ledger.logs import Lane, Logs
-from p2pmed.ledger.merkle import merkle_root
-from p2pmed.ledger.state import BlockContext, Layer, Readable, StateMachine, Verdict
-from p2pmed.ledger.transaction import GENESIS_PREV, Entry, LaneKey
-from p2pmed.limits import (
-    BLOCK_BYTES_MAX,
-    BLOCK_CONTENT_BYTES_MAX,
-    BLOCK_ENTRIES_MAX,
-    BLOCK_TIPS_MAX,
-    ENTRY_BYTES_MAX,
-    HLC_AHEAD_MS_MAX,
-    INCARNATIONS_MAX,
-)
-from p2pmed.quorum.certificate import Certificate
+from p2pmed.ledger.picking import Picker
+from p2pmed.ledger.state import Readable, StateMachine, Verdict
+from p2pmed.ledger.stored import STORED_BYTES_MAX, TAIL_MAX, DurableState, StoredBlock
+from p2pmed.ledger.transaction import Entry, LaneKey
+from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
+from p2pmed.quorum.certificate import Certificate, Epoch
 from p2pmed.wire import cbor, codec
-from p2pmed.wire.codec import Wire
 from p2pmed.world import Disk, Space
 
-__all__ = ["Chain", "Decided", "DurableState", "StoredBlock"]
+__all__ = ["Chain", "Decided"]
 
-_HEIGHT_BYTES: Final = 8
-_TIP: Final = b"\x00t"
-_CLOCK: Final = b"\x00c"
-REFERENCE_MISSING: Final = "reference_missing"
-ROWS_CACHED_MAX: Final = 65_536
-"""State rows kept decoded from the disk: members, lots and policies recur in every block."""
-STORED_BYTES_MAX: Final = BLOCK_CONTENT_BYTES_MAX + 8 * 1024
-"""With header and certificate."""
-assert BLOCK_BYTES_MAX >= ENTRY_BYTES_MAX
-
-
-class StoredBlock(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A decided block as the disk keeps it."""
-
-    block: Block
-    certificate: Certificate | None
-    """``None``: proven by the certificate of a descendant and the hash chain."""
+_HEIGHT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,57 +48,8 @@ class Decided:
     summary: Summary
     entries: list[Entry]
     verdicts: list[Verdict]
-
-
-@dataclass(slots=True)
-class _Executed:
-    header: Header
-    body: Body
-    entries: list[Entry]
-    verdicts: list[Verdict]
-    layer: Layer
-    total: lthash.StateHash
-
-
-class DurableState:
-    """The state after the last decided block: a ``Readable`` over the disk."""
-
-    def __init__(self, disk: Disk, ledger: bytes) -> None:
-        self._disk = disk
-        self._ledger = ledger
-        self._cache: dict[bytes, bytes | None] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        """The row's value."""
-        try:
-            return self._cache[key]
-        except KeyError:
-            value = self._disk.get(Space.STATE, self._ledger + key)
-            self._keep(key, value)
-            return value
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows under ``prefix``, in key order, a page at a time."""
-        skip = len(self._ledger)
-        start = self._ledger + prefix
-        end = start + b"\xff" * 64
-        while True:
-            rows = self._disk.scan(Space.STATE, start, end, limit=512)
-            for key, value in rows:
-                yield key[skip:], value
-            if len(rows) < 512:
-                return
-            start = rows[-1][0] + b"\x00"
-
-    def write(self, key: bytes, value: bytes | None) -> None:
-        """Stage one change."""
-        self._disk.stage(Space.STATE, self._ledger + key, value)
-        self._keep(key, value)
-
-    def _keep(self, key: bytes, value: bytes | None) -> None:
-        if len(self._cache) >= ROWS_CACHED_MAX:
-            self._cache.clear()
-        self._cache[key] = value
+    next_epoch: Epoch | None = None
+    """Who decides from the next height on, if this block is a seal."""
 
 
 class Chain:
@@ -156,14 +76,18 @@ class Chain:
         self.ledger = ledger_id(genesis)
         self._disk = disk
         self._logs = logs
-        self._machine = machine
         self._wall = wall
         self._available = available
-        self._ready = ready
-        self._seat = seat
+        self.seat = seat
+        """The own one in ``epoch``, for who builds."""
+        self.epoch = genesis.epoch()
+        """Who decides the next block: after a decided seal, the next epoch."""
+        self.epochs = Epochs(disk, self.epoch)
+        self._picker = Picker(logs, self._orderable, ready)
+        self._executor = Executor(genesis, machine, self._is_ordered)
         self.state = DurableState(disk, self.ledger)
-        self._executed: dict[bytes, _Executed] = {}
-        self._built: _Executed | None = None
+        self._executed: dict[bytes, Executed] = {}
+        self._built: Executed | None = None
         """The block last built here: not executed again when it comes back as a proposal."""
         self.head: Header | None = None
         self.head_certificate: Certificate | None = None
@@ -183,7 +107,8 @@ class Chain:
         self.head, self.head_certificate = stored.block.header, stored.certificate
         self.time_ms = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX).summary.time
         self._total = lthash.from_bytes(raw[:-_HEIGHT_BYTES])
-        for key, value in self.state.scan(_TIP):
+        self.epoch = next_epoch_of(self.state) or epoch_of(self.state) or self.epoch
+        for key, value in self.state.scan(TIP_ROWS):
             self._tips[LaneKey.from_bytes(key[2:])] = int.from_bytes(value[:8], "big")
 
     # --- questions ------------------------------------------------------------------------
@@ -261,16 +186,28 @@ class Chain:
         Empty content only where an undecided parent of an older view needs a descendant to
         become final: its own view ended without a quorum to finalise it.
         """
-        below = self._below(parent)
-        if below is None:
+        grounds = self._grounds(parent)
+        if grounds is None:
             return None
-        entries, tips = self._choose(below[0])
+        below, epoch, sealed = grounds
+        undecided = self._executed.get(parent) if parent != self.head_digest else None
+        entries, tips = ([], []) if sealed else self._picker.choose(below.state)
         if not entries:
-            undecided = self._executed.get(parent) if parent != self.head_digest else None
             if undecided is None or not self._may_be_empty(view, undecided.header.view):
                 return None
-        clock = self._wall()
-        body, self._built = self._execute(parent, view, below, tuple(tips), entries, clock)
+            if sealed and self._tail_length(parent) >= TAIL_MAX:
+                return None
+        self._built = self._executor.run(
+            below,
+            epoch,
+            view=view,
+            seat=self.seat,
+            clock=self._wall(),
+            tips=tuple(tips),
+            entries=entries,
+            tail=sealed,
+        )
+        body = self._built.body
         return Content(hash=content_hash(body.summary), data=codec.encode(body))
 
     def check(self, block: Block) -> Check:
@@ -288,10 +225,13 @@ class Chain:
             return Check.INVALID
         if not body.tips and not self._may_be_empty(header.view, header.parent_view):
             return Check.INVALID
-        below = self._below(header.parent)
-        if below is None:
+        grounds = self._grounds(header.parent, header.epoch)
+        if grounds is None:
             return Check.MISSING
-        if header.height != below[1] + 1 or header.ledger != self.ledger:
+        below, epoch, sealed = grounds
+        if header.height != below.height + 1 or not self._is_of(header, epoch):
+            return Check.INVALID
+        if sealed and (body.tips or self._tail_length(header.parent) >= TAIL_MAX):
             return Check.INVALID
         built = self._built
         if built is not None and (built.header.parent, built.header.content) == (
@@ -301,18 +241,51 @@ class Chain:
             built.header = header
             self._executed[digest] = built
             return Check.VALID
-        entries = self._gather(below[0], body)
-        if isinstance(entries, Check):
-            return entries
-        seat, clock = header.proposer, body.summary.clock
-        again, executed = self._execute(
-            header.parent, header.view, below, body.tips, entries, clock, seat
-        )
-        if again.summary != summary:
+        executed = self._execute(block, body, below, epoch, sealed)
+        if isinstance(executed, Check):
+            return executed
+        if executed.body != body:
             return Check.INVALID
         executed.header = header
         self._executed[digest] = executed
         return Check.VALID
+
+    def execute_again(self, block: Block, body: Body) -> Summary | None:
+        """What executing ``block`` gives, whatever it says itself; ``None`` if it cannot be."""
+        grounds = self._grounds(block.header.parent, block.header.epoch)
+        if grounds is None or block.header.proposer >= len(grounds[1].validators):
+            return None
+        executed = self._execute(block, body, *grounds)
+        return None if isinstance(executed, Check) else executed.body.summary
+
+    def _execute(
+        self, block: Block, body: Body, below: Below, epoch: Epoch, sealed: bool
+    ) -> Executed | Check:
+        entries = self._picker.gather(below.state, body)
+        if isinstance(entries, Check):
+            return entries
+        return self._executor.run(
+            below,
+            epoch,
+            view=block.header.view,
+            seat=block.header.proposer,
+            clock=body.summary.clock,
+            tips=body.tips,
+            entries=entries,
+            tail=sealed,
+        )
+
+    def _is_of(self, header: Header, epoch: Epoch) -> bool:
+        """Whether the header names this ledger, ``epoch`` and a seat in it."""
+        named = (header.ledger, header.epoch) == (self.ledger, epoch.number)
+        return named and header.proposer < len(epoch.validators)
+
+    def _tail_length(self, parent: bytes) -> int:
+        """How many empty blocks stand on the undecided seal, up to and with ``parent``."""
+        count = 0
+        while (each := self._executed.get(parent)) is not None and not each.entries:
+            parent, count = each.header.parent, count + 1
+        return count
 
     def _may_be_empty(self, view: int, parent_view: int) -> bool:
         """Whether a block that orders nothing has a reason: views between it and its parent.
@@ -323,10 +296,13 @@ class Chain:
 
     # --- deciding -------------------------------------------------------------------------
 
-    def decide(self, block: Block, certificate: Certificate | None) -> Decided:
+    def decide(
+        self, block: Block, certificate: Certificate | None, tail: tuple[Header, ...] = ()
+    ) -> Decided:
         """Stage ``block`` as the next decided one, with all that follows from it.
 
-        The caller has seen ``check`` answer ``VALID`` and holds the proof.
+        A seal needs a certificate: its own, or that of the last of ``tail``. The caller has
+        seen ``check`` answer ``VALID`` and holds the proof.
         Raises ``InvariantError`` if it does not extend the head: a fork is never applied.
         """
         digest = header_digest(block.header)
@@ -335,7 +311,10 @@ class Chain:
         executed = self._executed.get(digest)
         if executed is None:
             raise InvariantError(f"block {block.header.height} was decided without a check")
-        self._stage(block, certificate, executed)
+        following = executed.body.next_epoch
+        if following is not None and certificate is None:
+            raise InvariantError(f"seal {block.header.height} was decided without its proof")
+        self._stage(block, certificate, tail, executed)
         self.head, self.head_certificate = block.header, certificate
         self.time_ms = executed.body.summary.time
         self._total = executed.total
@@ -344,11 +323,27 @@ class Chain:
         executed.layer.below = self.state
         executed.layer.writes = {}
         self._forget_orphans(digest)
-        return Decided(block.header, executed.body.summary, executed.entries, executed.verdicts)
+        if following is not None:
+            self.epoch = following
+            self.epochs.stage(following, block.header.height + 1)
+            self._executed = {digest: executed}  # tails have said what they had to say
+        return Decided(
+            block.header,
+            executed.body.summary,
+            executed.entries,
+            executed.verdicts,
+            following,
+        )
 
-    def _stage(self, block: Block, certificate: Certificate | None, done: _Executed) -> None:
+    def _stage(
+        self,
+        block: Block,
+        certificate: Certificate | None,
+        tail: tuple[Header, ...],
+        done: Executed,
+    ) -> None:
         height = block.header.height.to_bytes(8, "big")
-        row = StoredBlock(block=block, certificate=certificate)
+        row = StoredBlock(block=block, tail=tail, certificate=certificate)
         self._disk.stage(Space.BLOCK, self.ledger + height, codec.encode(row))
         for tip in done.body.tips:
             key = self.ledger + tip.lane.to_bytes() + tip.seq.to_bytes(8, "big")
@@ -363,7 +358,7 @@ class Chain:
 
     def _forget_orphans(self, decided: bytes) -> None:
         """Keep of the executed blocks only what descends from the decided one."""
-        kept: dict[bytes, _Executed] = {decided: self._executed[decided]}
+        kept: dict[bytes, Executed] = {decided: self._executed[decided]}
         for digest, executed in sorted(
             self._executed.items(), key=lambda item: item[1].header.height
         ):
@@ -373,141 +368,26 @@ class Chain:
 
     # --- executing ------------------------------------------------------------------------
 
-    def _below(self, parent: bytes) -> tuple[Readable, int, int, lthash.StateHash] | None:
-        """State, height, time and commitment of ``parent``; ``None`` if it is not here."""
+    def _grounds(
+        self, parent: bytes, number: int | None = None
+    ) -> tuple[Below, Epoch, bool] | None:
+        """``parent`` executed, the epoch of a block on it, and whether that can only be a tail.
+
+        On a seal that is not decided stands a tail, or, where ``number`` says so (blocks that
+        are taken in together), the first block of the next epoch. ``None``: it is not here.
+        """
         if parent == self.head_digest:
-            return self.state, self.height, self.time_ms, self._total
-        executed = self._executed.get(parent)
-        if executed is None or executed.header.height <= self.height:
+            below = Below(parent, self.state, self.height, self.time_ms, self._total)
+            return below, self.epoch, False
+        done = self._executed.get(parent)
+        if done is None or done.header.height <= self.height:
             return None
-        time_ms = executed.body.summary.time
-        return executed.layer, executed.header.height, time_ms, executed.total
-
-    def _choose(self, below: Readable) -> tuple[list[Entry], list[Tip]]:
-        """Entries to order next: a fair share for each log, within the block's limits."""
-        spans = []
-        opened: dict[bytes, int] = {}
-        for lane in self._logs:
-            start, before = _tip_in(below, lane.key)
-            end = min(self._orderable(lane), lane.durable_next)
-            if end > start and self._continues(below, lane.key, start, before, opened):
-                spans.append((lane.key, start, end))
-        entries: list[Entry] = []
-        tips = []
-        room, space = BLOCK_ENTRIES_MAX, BLOCK_BYTES_MAX
-        spans.sort(key=lambda span: span[2] - span[1])
-        spans = spans[:BLOCK_TIPS_MAX]
-        for index, (key, start, end) in enumerate(spans):
-            share = max(1, room // (len(spans) - index))
-            last = None
-            for entry in self._logs.entries(key, start, min(end, start + share)):
-                if room == 0 or len(entry.raw) > space or not self._ready(entry):
-                    break
-                room, space, last = room - 1, space - len(entry.raw), entry
-                entries.append(entry)
-            if last is not None:
-                tips.append(
-                    Tip(author=key.author, incarnation=key.incarnation, seq=last.seq, id=last.id)
-                )
-        tips.sort(key=lambda tip: tip.lane)
-        return entries, tips
-
-    def _continues(
-        self, below: Readable, key: LaneKey, start: int, before: bytes, opened: dict[bytes, int]
-    ) -> bool:
-        """Whether the log that is here goes on from what is ordered, or may be opened."""
-        if start == 0:
-            return _opens(below, key.author, opened)
-        last = self._logs.entry(key, start - 1)
-        return last is not None and last.id == before
-
-    def _gather(self, below: Readable, body: Body) -> list[Entry] | Check:
-        """The bodies that ``body`` orders, or what is wrong with it."""
-        entries: list[Entry] = []
-        size = 0
-        missing = False
-        opened: dict[bytes, int] = {}
-        for tip in body.tips:
-            start, before = _tip_in(below, tip.lane)
-            if tip.seq < start or len(entries) + tip.seq + 1 - start > BLOCK_ENTRIES_MAX:
-                return Check.INVALID
-            if start == 0 and not _opens(below, tip.author, opened):
-                return Check.INVALID
-            found = self._logs.branch(tip.lane, start, tip.seq, tip.id)
-            if found is None:
-                if self._logs.place(tip.id) not in (None, (tip.lane, tip.seq)):
-                    return Check.INVALID
-                missing = (
-                    True  # here stands another branch, perhaps: its author lied, not the leader
-                )
-                continue
-            entries += found
-            size += sum(len(entry.raw) for entry in found)
-            if found[0].envelope.prev != before or size > BLOCK_BYTES_MAX:
-                return Check.INVALID
-        if missing or not all(self._ready(entry) for entry in entries):
-            return Check.MISSING
-        return entries if len(entries) == body.summary.count else Check.INVALID
-
-    def _execute(
-        self,
-        parent: bytes,
-        view: int,
-        below: tuple[Readable, int, int, lthash.StateHash],
-        tips: tuple[Tip, ...],
-        entries: list[Entry],
-        clock: int,
-        seat: int | None = None,
-    ) -> tuple[Body, _Executed]:
-        """Run ``entries`` on the state of ``parent``; the content that says so."""
-        state, height, time_ms, total = below
-        layer = Layer(state)
-        for tip in tips:
-            layer.put(_TIP + tip.lane.to_bytes(), (tip.seq + 1).to_bytes(8, "big") + tip.id)
-        ordered = order_entries(entries)
-        self._read_clocks(layer, ordered)
-        proposer = self._seat if seat is None else seat
-        time_ms = self._block_time(layer, proposer, clock, time_ms)
-        context = BlockContext(
-            network=self.genesis.network,
-            ledger=self.ledger,
-            height=height + 1,
-            time_ms=time_ms,
-            provisional=False,
-        )
-        verdicts = [self._apply(entry, layer, context) for entry in ordered]
-        leaves = [verdict_leaf(e.id, v) for e, v in zip(ordered, verdicts, strict=True)]
-        changes = [(key, state.get(key), new) for key, new in layer.writes.items()]
-        total = lthash.changed(total, changes)
-        summary = Summary(
-            version=1,
-            clock=clock,
-            time=time_ms,
-            tips=tips_root(tips),
-            entries=merkle_root([entry.id for entry in ordered]),
-            count=len(ordered),
-            verdicts=merkle_root(leaves),
-            state=lthash.state_root(total),
-        )
-        body = Body(summary=summary, tips=tips)
-        header = Header(
-            version=1,
-            ledger=self.ledger,
-            epoch=0,
-            view=view,
-            height=height + 1,
-            parent=parent,
-            parent_view=0,
-            proposer=proposer,
-            content=content_hash(summary),
-        )
-        return body, _Executed(header, body, ordered, verdicts, layer, total)
-
-    def _apply(self, entry: Entry, layer: Layer, context: BlockContext) -> Verdict:
-        for ref in entry.envelope.refs:
-            if not self._is_ordered(ref, layer):
-                return Verdict(code=REFERENCE_MISSING, other=b"")
-        return self._machine.apply(entry, layer, context)
+        time_ms = done.body.summary.time
+        below = Below(parent, done.layer, done.header.height, time_ms, done.total)
+        following = next_epoch_of(done.layer)
+        if following is not None and following.number == number:
+            return below, following, False
+        return below, epoch_of(done.layer) or self.epoch, following is not None
 
     def _is_ordered(self, entry_id: bytes, state: Readable) -> bool:
         """Whether ``state`` orders this very entry, not only one in its place."""
@@ -515,7 +395,7 @@ class Chain:
         if place is None:
             return False
         lane, seq = place
-        next_seq, last = _tip_in(state, lane)
+        next_seq, last = tip_in(state, lane)
         if seq >= next_seq:
             return False
         log = self._logs.lane(lane)
@@ -523,49 +403,3 @@ class Chain:
             return True
         branch = self._logs.branch(lane, seq, next_seq - 1, last)
         return branch is not None and branch[0].id == entry_id
-
-    def _block_time(self, layer: Layer, seat: int, clock: int, parent_ms: int) -> int:
-        """Median of the seats' newest readings, above the parent's time (design, section 12).
-
-        A seat that has not proposed yet reads as the genesis: among few readings one liar would
-        be the median. In Raft nobody lies and only the leader proposes: its reading counts, not
-        the stale ones of leaders before it. But a clock may be wrong and time never goes back,
-        so it runs ahead of the newest reading of any other seat by a day at most.
-        """
-        layer.put(_CLOCK + bytes([seat]), clock.to_bytes(8, "big", signed=True))
-        seats = range(len(self.genesis.validators))
-        if self.genesis.engine == "raft":
-            others = [self._reading(layer, other) for other in seats if other != seat]
-            latest = max(others) + HLC_AHEAD_MS_MAX if others else clock
-            return max(parent_ms + 1, min(clock, latest))
-        readings = sorted(self._reading(layer, each) for each in seats)
-        return max(parent_ms + 1, readings[(len(readings) - 1) // 2])
-
-    def _reading(self, state: Readable, seat: int) -> int:
-        """The seat's newest clock reading; the genesis' time if it has given none."""
-        raw = state.get(_CLOCK + bytes([seat]))
-        return self.genesis.created if raw is None else int.from_bytes(raw, "big", signed=True)
-
-    def _read_clocks(self, layer: Layer, ordered: Sequence[Entry]) -> None:
-        """In Raft, members that do not lead tell their clock by what they write."""
-        if self.genesis.engine != "raft":
-            return
-        walls = {entry.author: entry.envelope.wall for entry in ordered}
-        for seat, validator in enumerate(self.genesis.validators):
-            wall = walls.get(validator.node)
-            if wall is not None:
-                layer.put(_CLOCK + bytes([seat]), wall.to_bytes(8, "big", signed=True))
-
-
-def _tip_in(state: Readable, lane: LaneKey) -> tuple[int, bytes]:
-    """The first seq of ``lane`` that ``state`` does not order, and the id of the one before."""
-    raw = state.get(_TIP + lane.to_bytes())
-    return (int.from_bytes(raw[:8], "big"), raw[8:]) if raw else (0, GENESIS_PREV)
-
-
-def _opens(below: Readable, author: bytes, opened: dict[bytes, int]) -> bool:
-    """Whether a block on ``below`` may open one more log of ``author``; counts it."""
-    if author not in opened:
-        opened[author] = sum(1 for _ in below.scan(_TIP + author))
-    opened[author] += 1
-    return opened[author] <= INCARNATIONS_MAX

@@ -16,7 +16,7 @@ from p2pmed.errors import CredentialError, DecodeError, LocalProtocolError
 from p2pmed.limits import CREDENTIAL_CHAIN_MAX, VALIDATORS_MAX
 from p2pmed.quorum.certificate import Epoch, Validator
 from p2pmed.wire import codec, cose
-from p2pmed.wire.codec import Bytes16, Bytes32, Text, TimeMs, Wire
+from p2pmed.wire.codec import Bytes16, Bytes32, Count, Text, TimeMs, Wire
 from p2pmed.wire.hashing import digest
 
 __all__ = ["Founding", "Genesis", "check_founding", "ledger_id", "sign_genesis"]
@@ -43,7 +43,11 @@ class Genesis(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     created: TimeMs
     nonce: Bytes16
     predecessor: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
-    """The ledger that this one follows after its quorum was lost for good."""
+    """The ledger that this one follows after its quorum was lost for good; empty if none."""
+    predecessor_height: Count = 0
+    """The predecessor's last final height that the founders know."""
+    predecessor_digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    """Digest of the predecessor's header at that height; its ledger id at height 0."""
 
     def epoch(self) -> Epoch:
         """The first epoch."""
@@ -54,6 +58,12 @@ class Genesis(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
         self.epoch().check()
         if self.engine == "raft" and self.liars:
             raise LocalProtocolError("Raft withstands crashes, no liars", hint="use bft")
+        if len(self.predecessor) not in (0, 32) or len(self.predecessor_digest) != len(
+            self.predecessor
+        ):
+            raise LocalProtocolError("a predecessor that is not named by its id and last digest")
+        if not self.predecessor and self.predecessor_height:
+            raise LocalProtocolError("a last height of no predecessor")
 
 
 class Founding(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):

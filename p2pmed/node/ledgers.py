@@ -25,11 +25,12 @@ from typing import Any, Final
 
 from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import InvariantError, LocalProtocolError
-from p2pmed.ledger.chain import Decided, StoredBlock
+from p2pmed.ledger.chain import Decided
 from p2pmed.ledger.genesis import Founding, ledger_id
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.overlay import Overlay
 from p2pmed.ledger.state import BlockContext, StateMachine
+from p2pmed.ledger.stored import StoredBlock
 from p2pmed.ledger.transaction import LaneKey
 from p2pmed.medical.county import ANCHOR
 from p2pmed.node import events
@@ -277,6 +278,16 @@ class Ledgers:
         reply = events.Reply(request)
         turn.when_durable(lambda later: later.effects.append(reply))
 
+    def ask_home(self, turn: Turn, command: events.ReadBarrier | events.Leave) -> None:
+        """What the home's engine is asked. Raises ``LocalProtocolError``."""
+        if isinstance(command, events.Leave):
+            if self.home is not None:
+                self.home.leave(turn)
+        elif self.home is None:
+            raise LocalProtocolError("this node lives in no ledger yet", hint="found a mesh first")
+        else:
+            self.home.read_barrier(turn, command.request)
+
     def _on_decided(self, turn: Turn, decided: Decided) -> None:
         home = self.home
         assert home is not None
@@ -299,6 +310,7 @@ class Ledgers:
 
         def then(later: Turn) -> None:
             home.durable_height = final.height
+            home.barriers.reached(later, final.height)
             later.notify(final)
             if any(entry.kind == ANCHOR for entry in final.entries):
                 later.notify(events.AnchorsMoved(final.ledger, final.height))

@@ -11,8 +11,8 @@ Rules:
 * A bundle is complete or not there: temporary name, flush, read back, rename (``new_file.py``).
 * ``since`` leaves out what a receiver has, told by the bundle that it was given, or by the
   list that ``bundle have --json`` or ``bundle inspect --json`` prints. A hole counts as lacking.
-* In a block frame, ``block`` and ``certificate`` are the encodings of ``Block`` and
-  ``Certificate``; the certificate is empty where a later block's proves this one.
+* In a block frame, ``block`` and ``certificate`` are the encodings of ``Block`` and of
+  ``ledger.stored.Proof``; the latter is empty where a later block's proves this one.
 
 Memory: one page of entries and one mebibyte of pieces, whatever the size.
 """
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from p2pmed.errors import ConfigError
+from p2pmed.ledger.stored import Proof
 from p2pmed.ledger.transaction import LaneKey, open_entry
 from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from p2pmed.node.new_file import NewFile
@@ -205,7 +206,8 @@ def _ledger_pieces(
             continue
         for at, block in unproven[:-1]:
             yield writer.block(ledger, at, block, b"")
-        yield writer.block(ledger, height, unproven[-1][1], codec.encode(stored.certificate))
+        proof = codec.encode(Proof(tail=stored.tail, certificate=stored.certificate))
+        yield writer.block(ledger, height, unproven[-1][1], proof)
         unproven.clear()
 
 

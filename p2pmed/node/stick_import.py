@@ -28,13 +28,12 @@ from typing import Any, BinaryIO, Final
 
 from p2pmed.consensus.interface import Block
 from p2pmed.errors import ConfigError, CredentialError, DecodeError
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.genesis import Founding, ledger_id
+from p2pmed.ledger.stored import STORED_BYTES_MAX, Proof, StoredBlock
 from p2pmed.ledger.transaction import LaneKey
 from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from p2pmed.node.node import Node
 from p2pmed.node.stick import READ_BYTES, describe_fault, in_thread
-from p2pmed.quorum.certificate import Certificate
 from p2pmed.sync.bundle import (
     BlockFrame,
     BundleFault,
@@ -258,13 +257,16 @@ class _Importer:
         try:
             block = codec.decode(frame.block, Block)
             raw = frame.certificate
-            certificate = codec.decode(raw, Certificate) if raw else None
+            proof = codec.decode(raw, Proof) if raw else None
             if (block.header.ledger, block.header.height) != (frame.ledger, frame.height):
                 raise DecodeError("a block that is not the one its frame names")
         except DecodeError as error:
             self._stop(frame.ledger, frame.height, str(error))
             return
-        self._blocks.append(StoredBlock(block=block, certificate=certificate))
+        stored = StoredBlock(block=block)
+        if proof is not None:
+            stored = StoredBlock(block=block, tail=proof.tail, certificate=proof.certificate)
+        self._blocks.append(stored)
         self._blocks_size += len(frame.block) + len(raw)
 
     def _set_aside(self) -> None:

@@ -23,6 +23,7 @@ from p2pmed.errors import CredentialError, LocalProtocolError
 from p2pmed.limits import VALIDATORS_MAX
 from p2pmed.wire import cbor, codec, cose
 from p2pmed.wire.codec import Bytes32, Bytes64, Count, Wire
+from p2pmed.wire.hashing import digest
 
 __all__ = [
     "Certificate",
@@ -31,6 +32,7 @@ __all__ = [
     "Verify",
     "VoteKind",
     "check_certificate",
+    "epoch_digest",
     "make_certificate",
     "quorum_size",
     "vote_bytes",
@@ -94,6 +96,11 @@ class Epoch(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
                 f"{count} validators cannot withstand {self.liars} liars",
                 hint=f"at most {(count - 1) // 3}",
             )
+
+
+def epoch_digest(epoch: Epoch) -> bytes:
+    """What a block that ends an epoch commits to: the hash (32 bytes) of the next ``Epoch``."""
+    return digest("epoch", codec.encode(epoch))
 
 
 class Certificate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):

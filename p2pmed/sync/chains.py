@@ -33,10 +33,10 @@ from p2pmed.consensus.interface import Block, Header, header_digest
 from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import CredentialError, DecodeError
 from p2pmed.ledger.block import content_hash, decode_body, tips_root
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.genesis import Founding, check_founding, ledger_id
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock, check_proof
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX, FRAME_BYTES_MAX
-from p2pmed.quorum.certificate import Epoch, Verify, check_certificate
+from p2pmed.quorum.certificate import Epoch, Verify
 from p2pmed.wire import codec, cose
 from p2pmed.wire.codec import Bytes32, Count, Wire
 from p2pmed.world import Disk, Space
@@ -343,14 +343,8 @@ class Chains:
         if header.parent != parent:
             raise CredentialError(f"block {header.height} does not name its parent")
         _check_content(block)
-        certificate = stored.certificate
-        if certificate is None:
-            return
-        if (certificate.digest, certificate.view) != (header_digest(header), header.view):
-            raise CredentialError(f"block {header.height} with the certificate of another")
-        if certificate.kind != 3:
-            raise CredentialError(f"block {header.height} is not certified as final")
-        check_certificate(certificate, epoch, verify=self._verify)
+        if stored.certificate is not None:
+            check_proof(header, stored.tail, stored.certificate, epoch, verify=self._verify)
 
     def _fork(self, ledger: bytes, stored: StoredBlock, known: _Known) -> Forked | None:
         """Whether a genuine certified block stands against the one stored at its height."""

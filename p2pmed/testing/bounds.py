@@ -16,8 +16,8 @@ from p2pmed.consensus.bft.live import KEPT_VIEWS
 from p2pmed.consensus.raft.bounds import LOG_ENTRIES_MAX
 from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.gossip.frontier import FOREIGN_LANES_MAX
-from p2pmed.ledger.chain import ROWS_CACHED_MAX
 from p2pmed.ledger.logs import ENTRIES_CACHED_MAX
+from p2pmed.ledger.stored import ROWS_CACHED_MAX
 from p2pmed.limits import LANES_MAX, PEERS_MAX
 from p2pmed.node.home_ledger import WAITING_BLOCKS_MAX
 from p2pmed.node.replica import Replica

@@ -14,9 +14,9 @@ from typing import Final
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.ledger.block import decode_body
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.genesis import Founding
 from p2pmed.ledger.logs import Logs
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.transaction import LaneKey
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.quorum.certificate import check_certificate

@@ -36,7 +36,7 @@ from p2pmed.identity.credentials import Validity
 from p2pmed.identity.enrolment import make_request, open_request
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
 from p2pmed.medical import kinds
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events
@@ -91,6 +91,8 @@ class SimNode:
     dies: Literal["", "in flush", "in vote", "after vote"] = ""
     """When the power goes: just before the next flush is done, or the next that holds a row of
     the consensus engine; or once that one was answered."""
+    paused_until: int = 0
+    """Until then the device stands still: what happens to it waits."""
     notices: list[events.Notice] = field(default_factory=list)
     """All that the node told the application, in order, over all its lives."""
 
@@ -269,7 +271,10 @@ class Simulation:
         node.replica = None
         node.life += 1
         node.dies = ""
+        node.paused_until = 0
         node.disk.crash(self._fate)
+        if node.disk.fate not in ("", "kept"):
+            self.struck(f"unsynced writes {node.disk.fate}")
         self.network.lose(node.number)
 
     def cut(self, *groups: Sequence[SimNode]) -> None:
@@ -360,6 +365,9 @@ class Simulation:
         replica = node.replica
         if replica is None:
             return
+        if self.agenda.now < node.paused_until:
+            self._later(node, node.paused_until - self.agenda.now, event)
+            return
         self.steps += 1
         now = self.agenda.now
         self.trace.update(f"{now} {node.name} {type(event).__name__}\n".encode())
@@ -378,8 +386,10 @@ class Simulation:
         try:
             effects = work()
         except Exception as error:
-            if isinstance(error, StorageError) and node.disk.broken is not None:
-                self.crash(node)
+            bad_disk = node.disk.broken is not None or node.disk.read_failed
+            if isinstance(error, StorageError) and bad_disk:
+                self.struck("stopped by its disk")
+                self._power_off(node)
                 return
             line = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{line.filename.rpartition('/')[2]}:{line.lineno} {line.name}"

@@ -12,10 +12,11 @@ from p2pmed.consensus.interface import Header, header_digest
 from p2pmed.errors import DecodeError
 from p2pmed.ledger import lthash
 from p2pmed.ledger.block import Body, content_hash, decode_body, tips_root, verdict_leaf
-from p2pmed.ledger.chain import StoredBlock
 from p2pmed.ledger.merkle import merkle_proof, merkle_root, verify_merkle_proof
 from p2pmed.ledger.state import Verdict
+from p2pmed.ledger.stored import StoredBlock
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
+from p2pmed.quorum.certificate import epoch_digest
 from p2pmed.wire import codec
 
 FROZEN = json.loads((Path(__file__).parents[1] / "vectors" / "block.json").read_text("utf-8"))
@@ -73,6 +74,28 @@ def test_the_state_root_of_three_rows_is_the_frozen_one() -> None:
         total = lthash.changed(lthash.EMPTY, [(key, None, value) for key, value in order])
         assert lthash.state_root(total).hex() == FROZEN["state"]["root"]
     assert lthash.state_root(lthash.EMPTY).hex() == FROZEN["state"]["empty_root"]
+
+
+def test_a_seal_commits_to_the_next_epoch() -> None:
+    """Its summary holds the hash of the epoch that its content carries."""
+    frozen = FROZEN["seal"]
+    body = codec.convert(thawed(frozen["fields"]), Body)
+    assert codec.encode(body).hex() == frozen["raw"]
+    assert content_hash(body.summary).hex() == frozen["hash"]
+    assert body.next_epoch is not None
+    assert codec.encode(body.next_epoch).hex() == frozen["next_epoch"]
+    assert epoch_digest(body.next_epoch).hex() == frozen["next_epoch_digest"]
+    assert body.summary.next_epoch.hex() == frozen["next_epoch_digest"]
+
+
+def test_a_seal_that_a_tail_proves_is_read_and_written_as_it_was() -> None:
+    """The certificate is that of the last header of the tail, which hangs on the seal."""
+    raw = bytes.fromhex(FROZEN["stored"]["with_tail"])
+    stored = codec.decode(raw, StoredBlock)
+    assert codec.encode(stored) == raw
+    assert stored.tail[0].parent == header_digest(stored.block.header)
+    assert stored.certificate is not None
+    assert stored.certificate.digest == header_digest(stored.tail[-1])
 
 
 @pytest.mark.parametrize("name", ["with_certificate", "without"])

@@ -7,10 +7,10 @@ import pytest
 from toy_ledger import CREATED_MS, Device, ToyNode, Writer, devices, genesis_of
 
 from p2pmed.consensus.interface import Block, Check
-from p2pmed.ledger import chain as chain_module
+from p2pmed.ledger import picking as picking_module
 from p2pmed.ledger import logs as logs_module
 from p2pmed.ledger.block import Tip, content_hash, decode_body, tips_root
-from p2pmed.ledger.chain import REFERENCE_MISSING
+from p2pmed.ledger.executing import REFERENCE_MISSING
 from p2pmed.ledger.intake import Intake
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.transaction import Entry
@@ -159,7 +159,7 @@ def test_a_ledger_opens_no_more_logs_of_a_device_than_it_takes(
     assert len(two.take(block).entries) == most
     assert one.propose() is None
     with monkeypatch.context() as lying:
-        lying.setattr(chain_module, "INCARNATIONS_MAX", most + 2)
+        lying.setattr(picking_module, "INCARNATIONS_MAX", most + 2)
         block = block_of(one)
     assert two.chain.check(block) is Check.INVALID
 

@@ -21,8 +21,8 @@ from toy_ledger import (
 from p2pmed.consensus.interface import Block, header_digest
 from p2pmed.engine import DeadlineReached, Instant
 from p2pmed.errors import CredentialError, DecodeError
-from p2pmed.ledger.chain import StoredBlock
 from p2pmed.ledger.genesis import ledger_id
+from p2pmed.ledger.stored import StoredBlock
 from p2pmed.quorum.certificate import VoteKind
 from p2pmed.storage.memory import MemoryDisk
 from p2pmed.sync.chains import (
@@ -228,7 +228,7 @@ def stored(block: Block, **fields: Any) -> StoredBlock:
         "ledger",
         "content hash",
         "first block's parent",
-        "certificate of another",
+        "certificate is that of another",
     ],
 )
 def test_a_block_that_does_not_hold_is_refused_and_its_sender_dropped(wrong: Any) -> None:

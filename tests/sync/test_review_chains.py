@@ -20,8 +20,8 @@ from toy_ledger import (
 )
 
 from p2pmed.engine import DeadlineReached, Instant
-from p2pmed.ledger.chain import StoredBlock
 from p2pmed.ledger.genesis import Founding, ledger_id
+from p2pmed.ledger.stored import StoredBlock
 from p2pmed.storage.memory import MemoryDisk
 from p2pmed.sync.chains import (
     APPLY_MS,

@@ -22,6 +22,7 @@ from p2pmed.errors import ConfigError, CredentialError, DecodeError
 from p2pmed.identity.credentials import check_chain, open_credential
 from p2pmed.identity.manifest import Manifest, open_manifest
 from p2pmed.ledger.genesis import Founding, check_founding, ledger_id
+from p2pmed.ledger.stored import Proof
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, LaneKey, open_entry
 from p2pmed.limits import LANES_MAX
 from p2pmed.medical import kinds
@@ -30,7 +31,6 @@ from p2pmed.medical.registry import Registry
 from p2pmed.node.audit.findings import Findings, log_name
 from p2pmed.node.audit.ledgers import BlockChecks
 from p2pmed.node.audit.signatures import SignatureChecks
-from p2pmed.quorum.certificate import Certificate
 from p2pmed.sync.bundle import (
     BlockFrame,
     BundleFrame,
@@ -210,10 +210,10 @@ class _BundleAudit:
         try:
             block = codec.decode(frame.block, Block)
             raw = frame.certificate
-            certificate = codec.decode(raw, Certificate) if raw else None
+            proof = codec.decode(raw, Proof) if raw else None
             if block.header.height != frame.height:
                 raise CredentialError("its frame names another height")
-            chain.take(block, certificate)
+            chain.take(block, proof)
         except (DecodeError, CredentialError) as error:
             chain.parent, chain.height = None, frame.height
             chain.unproven.clear()

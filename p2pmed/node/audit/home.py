@@ -23,7 +23,7 @@ from p2pmed.identity.credentials import check_chain
 from p2pmed.identity.keystore import open_keystore
 from p2pmed.identity.manifest import Manifest, open_manifest
 from p2pmed.ledger.block import decode_body
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
 from p2pmed.ledger.transaction import Entry
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.medical import kinds as medical_kinds

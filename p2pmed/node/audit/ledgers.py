@@ -14,12 +14,19 @@ from dataclasses import dataclass, field
 from p2pmed.consensus.interface import Block, Header, header_digest
 from p2pmed.errors import CredentialError, DecodeError
 from p2pmed.ledger.block import Body, content_hash, decode_body, tips_root
-from p2pmed.ledger.chain import STORED_BYTES_MAX, StoredBlock
+from p2pmed.ledger.epochs import check_next
 from p2pmed.ledger.genesis import Founding, check_founding, ledger_id
+from p2pmed.ledger.stored import (
+    STORED_BYTES_MAX,
+    Proof,
+    StoredBlock,
+    check_proof,
+    proof_of,
+)
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.node.audit.findings import Findings, log_name
 from p2pmed.node.audit.source import Source
-from p2pmed.quorum.certificate import Certificate, Epoch, VoteKind, check_certificate
+from p2pmed.quorum.certificate import Epoch
 from p2pmed.wire import codec
 from p2pmed.world import Space
 
@@ -48,7 +55,7 @@ class BlockChecks:
     unproven: list[int] = field(default_factory=list)
     signatures: int = 0
 
-    def take(self, block: Block, certificate: Certificate | None) -> Body:
+    def take(self, block: Block, proof: Proof | None) -> Body:
         """The next block's content. Raises ``CredentialError`` or ``DecodeError``."""
         header = block.header
         digest = header_digest(header)
@@ -59,9 +66,14 @@ class BlockChecks:
             raise CredentialError("it is of another ledger or epoch")
         if parent is not None and header.parent != parent:
             raise CredentialError("it does not name the block before it")
-        if certificate is not None:
-            self._check_certificate(header, digest, certificate)
+        if proof is not None:
+            self._check_proof(header, body, proof)
             self.unproven.clear()
+        if body.next_epoch is not None:
+            if proof is None:
+                raise CredentialError("it ends its epoch and nothing proves it")
+            check_next(self.epoch, body.next_epoch)
+            self.epoch = body.next_epoch
         return body
 
     def _content(self, block: Block) -> Body:
@@ -72,13 +84,11 @@ class BlockChecks:
             raise CredentialError("its tips are not what its summary commits to")
         return body
 
-    def _check_certificate(self, header: Header, digest: bytes, certificate: Certificate) -> None:
-        if (certificate.digest, certificate.view) != (digest, header.view):
-            raise CredentialError("its certificate is that of another block")
-        if certificate.kind != VoteKind.FINALIZE:
-            raise CredentialError("its certificate does not say that it is final")
-        self.signatures += len(certificate.signatures)
-        check_certificate(certificate, self.epoch)
+    def _check_proof(self, header: Header, body: Body, proof: Proof) -> None:
+        if proof.tail and body.next_epoch is None:
+            raise CredentialError("its proof has a tail, and it does not end its epoch")
+        self.signatures += len(proof.certificate.signatures)
+        check_proof(header, proof.tail, proof.certificate, self.epoch)
 
 
 class _LedgerAudit:
@@ -135,7 +145,7 @@ class _LedgerAudit:
                 stored = codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX)
                 if stored.block.header.height != height:
                     raise CredentialError("the block of another height stands here")
-                body = checks.take(stored.block, stored.certificate)
+                body = checks.take(stored.block, proof_of(stored))
             except (DecodeError, CredentialError) as error:
                 self._findings.add(where, str(error), at=(Space.BLOCK, key))
                 checks.height, checks.parent, ledger.sound = height, None, False

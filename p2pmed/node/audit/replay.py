@@ -18,10 +18,11 @@ from typing import Final
 from p2pmed.consensus.interface import Block, Check
 from p2pmed.errors import DecodeError, P2pmedError
 from p2pmed.ledger import lthash
-from p2pmed.ledger.block import Body, Summary, decode_body
-from p2pmed.ledger.chain import STORED_BYTES_MAX, Chain, StoredBlock
+from p2pmed.ledger.block import decode_body
+from p2pmed.ledger.chain import Chain
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.medical.county import CountyMachine
 from p2pmed.medical.machine import MedicalMachine
@@ -236,30 +237,10 @@ def _differences(chain: Chain, block: Block) -> list[str]:
         body = decode_body(block.content, limit=BLOCK_CONTENT_BYTES_MAX)
     except DecodeError:
         return []
-    again = _execute_again(chain, block, body)
+    again = chain.execute_again(block, body)
     if again is None:
         return []
     return [name for part, name in _PARTS if getattr(again, part) != getattr(body.summary, part)]
-
-
-def _execute_again(chain: Chain, block: Block, body: Body) -> Summary | None:
-    header = block.header
-    below = chain._below(header.parent)
-    if below is None:
-        return None
-    entries = chain._gather(below[0], body)
-    if isinstance(entries, Check):
-        return None
-    again, _ = chain._execute(
-        header.parent,
-        header.view,
-        below,
-        body.tips,
-        entries,
-        body.summary.clock,
-        header.proposer,
-    )
-    return again.summary
 
 
 def _executed_height(source: Source, findings: Findings, ledger: Ledger) -> int:

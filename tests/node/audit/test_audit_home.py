@@ -16,7 +16,7 @@ import pytest
 
 from p2pmed.errors import ConfigError
 from p2pmed.ledger import lthash
-from p2pmed.ledger.chain import StoredBlock
+from p2pmed.ledger.stored import StoredBlock
 from p2pmed.medical import Recall
 from p2pmed.node.audit import Findings, audit_home
 from p2pmed.storage.home import lock_home
