@@ -30,6 +30,7 @@ __all__ = [
     "Halted",
     "ImportChain",
     "ImportEntries",
+    "Leave",
     "LedgerFounded",
     "LinkDown",
     "LinkUp",
@@ -39,6 +40,7 @@ __all__ = [
     "Notice",
     "Notify",
     "PeerHolds",
+    "ReadBarrier",
     "Reply",
     "ResumeVoting",
     "SendFrame",
@@ -154,11 +156,30 @@ class ResumeVoting:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBarrier:
+    """What is read from now on shall be linearizable; answered with the height reached."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """This node is about to stop: if it leads its mesh, somebody else shall. No answer."""
+
+
 Command: TypeAlias = (
-    Submit | FoundMesh | AcceptOffer | FollowLedger | ImportEntries | ImportChain | ResumeVoting
+    Submit
+    | FoundMesh
+    | AcceptOffer
+    | FollowLedger
+    | ImportEntries
+    | ImportChain
+    | ResumeVoting
+    | ReadBarrier
 )
 NodeEvent: TypeAlias = (
-    LinkUp | LinkDown | Frame | Persisted | SignaturesChecked | DeadlineReached | Command
+    LinkUp | LinkDown | Frame | Persisted | SignaturesChecked | DeadlineReached | Command | Leave
 )
 
 # --- effects out ----------------------------------------------------------------------------

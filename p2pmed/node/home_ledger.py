@@ -28,13 +28,17 @@ from p2pmed.consensus.interface import (
     Decide,
     Evidence,
     Header,
+    Leave,
+    Read,
+    ReadAt,
+    ReadFailed,
     SendTo,
     Store,
     Work,
 )
 from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.engine import Instant, Persisted
-from p2pmed.errors import InvariantError
+from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.ledger.chain import Chain, Decided
 from p2pmed.ledger.genesis import Founding
@@ -42,6 +46,7 @@ from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.node import events
+from p2pmed.node.barriers import Barriers
 from p2pmed.node.messages import ConsensusFrame
 from p2pmed.node.turn import Turn
 from p2pmed.quorum.certificate import Certificate, Verify
@@ -121,6 +126,7 @@ class HomeLedger:
         )
         self.durable_height = self.chain.height
         """Height up to which blocks are flushed: what may be called *final*."""
+        self.barriers = Barriers()
         self.engine: ConsensusEngine | None = None
         # A restored home has forgotten votes, and a vote that is forgotten is cast twice.
         if self.seat is not None and genesis.rules == machine.rules_hash and not muted:
@@ -215,6 +221,8 @@ class HomeLedger:
             case Behind(height, behind_seat):
                 node = None if behind_seat is None else self.epoch.validators[behind_seat].node
                 self._on_behind(turn, node, height)
+            case ReadAt() | ReadFailed():
+                self.barriers.settle(turn, effect, self.durable_height)
             case Evidence(guilty, kind, first, second):
                 node = self.epoch.validators[guilty].node
                 key = b"evidence" + node + kind.encode("ascii")
@@ -223,6 +231,24 @@ class HomeLedger:
                 self._world.disk.stage(Space.LOCAL, key, first + second)
                 turn.staged = True
                 turn.notify(events.Alarm("equivocation", (node,), kind))
+
+    def read_barrier(self, turn: Turn, request: int) -> None:
+        """Answer when what is read here is linearizable. Raises ``LocalProtocolError``."""
+        if self.engine is None or self.halted:
+            raise LocalProtocolError(
+                "this node has no voice in its ledger, so no quorum answers it",
+                hint="ask a node that has a seat, or read what is final here",
+            )
+        self.run(turn, Read(self.barriers.begin(request)))
+
+    def leave(self, turn: Turn) -> None:
+        """The node stops soon: if it leads, somebody else shall."""
+        self.run(turn, Leave())
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it still hands over what it leads."""
+        return self.engine is not None and self.engine.status().get("hands_to", -1) != -1
 
     # --- decided blocks ---------------------------------------------------------------------
 

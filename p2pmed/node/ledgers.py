@@ -288,6 +288,16 @@ class Ledgers:
         else:
             self.home.read_barrier(turn, command.request)
 
+    def ask_home(self, turn: Turn, command: events.ReadBarrier | events.Leave) -> None:
+        """What the home's engine is asked. Raises ``LocalProtocolError``."""
+        if isinstance(command, events.Leave):
+            if self.home is not None:
+                self.home.leave(turn)
+        elif self.home is None:
+            raise LocalProtocolError("this node lives in no ledger yet", hint="found a mesh first")
+        else:
+            self.home.read_barrier(turn, command.request)
+
     def _on_decided(self, turn: Turn, decided: Decided) -> None:
         home = self.home
         assert home is not None
@@ -310,6 +320,7 @@ class Ledgers:
 
         def then(later: Turn) -> None:
             home.durable_height = final.height
+            home.barriers.reached(later, final.height)
             home.barriers.reached(later, final.height)
             later.notify(final)
             if any(entry.kind == ANCHOR for entry in final.entries):

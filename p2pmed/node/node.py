@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,7 @@ from p2pmed.medical import kinds as medical_kinds
 from p2pmed.medical.discrepancies import open_discrepancies
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events as node_events
+from p2pmed.node.barriers import Unconfirmed
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
 from p2pmed.node.kinds import discovered_kinds
@@ -57,6 +58,14 @@ Bytes48 = Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
 
 CATCH_UP_ENTRIES = 256
 """Transactions applied before other tasks get their turn: some ten milliseconds."""
+
+
+BARRIER_TRY_S = 5
+"""One question to the engine; engines answer sooner, so nothing is heard only when one is gone."""
+
+
+class _TryAgain(Exception):
+    """Nothing was heard of a question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +256,30 @@ class Node:
         has caught up with the mesh's others. Without effect on a home that is not muted.
         """
         await self._ask(node_events.ResumeVoting)
+
+    async def read_barrier(self, *, timeout: float = 10.0) -> int:  # noqa: ASYNC109
+        """Wait until ``state`` and ``final_state`` are linearizable; the height reached.
+
+        What they show then includes everything that any node called final before this was
+        called: a majority of the validators confirmed it, whatever their clocks say. For a
+        decision that must not rest on yesterday's state (is this pack spent?); reading alone
+        needs no barrier.
+        Raises ``TimeoutError`` after ``timeout`` seconds without a quorum in reach, and
+        ``LocalProtocolError`` if this node has no ledger or no seat in it. May be cancelled at
+        any time. Raft, section 8.
+        """
+        async with asyncio.timeout(timeout):
+            while True:
+                with suppress(Unconfirmed, _TryAgain):
+                    return await self._confirmed_height()
+
+    async def _confirmed_height(self) -> int:
+        """One try: a new epoch or a restored voice forgets who asked."""
+        try:
+            async with asyncio.timeout(BARRIER_TRY_S):
+                return (await self._ask(node_events.ReadBarrier)).count
+        except TimeoutError:
+            raise _TryAgain from None
 
     def dial(self, address: str) -> None:
         """Try to reach a peer at ``host:port``, and remember the address."""

@@ -304,8 +304,7 @@ class Replica:
     def _on_persisted(self, turn: Turn, token: int) -> None:
         """What waited for this flush, and for any before it: a flush covers all that came first.
 
-        So a driver need tell only the last token of a commit, and a hundred submissions that
-        share a commit share the turn, one push to each peer and one look by consensus.
+        So a driver tells only the last token of a commit, and what shares it shares a turn.
         """
         while self._after and (first := next(iter(self._after))) <= token:
             for then in self._after.pop(first):
@@ -393,8 +392,9 @@ class Replica:
                     self.ledgers.import_chain(turn, command)
                 case events.ResumeVoting(request):
                     self.ledgers.resume_voting(turn, request)
+                case events.ReadBarrier() | events.Leave():
+                    self.ledgers.ask_home(turn, command)
         except (StorageError, InvariantError):
             raise  # the disk's or our own: the node stops
         except P2pmedError as error:
-            request = getattr(command, "request", 0)
-            turn.effects.append(events.Reply(request, error=error))
+            turn.effects.append(events.Reply(getattr(command, "request", 0), error=error))

@@ -46,6 +46,9 @@ CHECKS_WAITING_MAX: Final = 8_192
 STAGED_BYTES_MAX: Final = 16 * 1024 * 1024
 """While more than this waits for the node, for signature checks or for the disk, no frame is
 read: a flood, or a long import over a fast line onto a slow card, fills the sender's queue."""
+LEAVE_LOOK_S: Final = 0.02
+LEAVE_LOOKS_MAX: Final = 25
+"""Half a second for handing over: a follower's flush and an election, or nobody is there."""
 
 
 class _Remembered(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -143,8 +146,21 @@ class Shell:
             dialling = asyncio.create_task(self._guard(self._book_driver.run()))
             stack.push_async_callback(_finish, [driving, dialling])
             stack.push_async_callback(self._drain, committing)
+            if network:
+                stack.push_async_callback(self._leave)
             self._driver.carry_out(self.replica.start())
             yield
+
+    async def _leave(self) -> None:
+        """Let somebody else lead before this node is gone; a mesh then pauses for no timeout."""
+        if self.stopped.done():
+            return
+        self._driver.carry_out(self.replica.step(events.Leave(), self._world.clock.now()))
+        for _ in range(LEAVE_LOOKS_MAX):
+            home = self.replica.home
+            if home is None or not home.is_leaving:
+                return
+            await asyncio.sleep(LEAVE_LOOK_S)
 
     async def _drain(self, committing: asyncio.Task[None]) -> None:
         """Let the last flush end: what was asked for before the end is answered."""

@@ -154,8 +154,10 @@ class RaftEngine:
             TimeoutNow: self._election.on_timeout_now,
             Floor: self._following.on_floor,
             HigherTerm: lambda message, seat: None,  # its term was all it had to say
-            Attest: self._on_attest,
-            CertificateKnown: self._on_certificate,
+            Attest: lambda m, seat: self._finality.count(self._replica.log, seat, m.attests),
+            CertificateKnown: lambda m, seat: self._finality.learn(
+                self._replica.log, m.height, m.certificate
+            ),
             Confirm: self._reading.on_confirm,
             Confirmed: self._reading.on_confirmed,
             AskRead: self._reading.on_ask,
@@ -174,6 +176,7 @@ class RaftEngine:
     def status(self) -> Mapping[str, int | str]:
         """For people, never for decisions: numbers, seats and states."""
         r = self._replica
+        target = None if self._leadership is None else self._leadership.hand_over.target
         trouble = "refused a block" if self._finality.invalid else ""
         return {
             "engine": "raft",
@@ -187,6 +190,7 @@ class RaftEngine:
             "log_first": r.log.floor.index + 1,
             "log_last": r.log.last_index,
             "refused": r.refused,
+            "hands_to": -1 if target is None else target,
             "trouble": "lost its memory" if r.lost else trouble,
         }
 
@@ -323,12 +327,6 @@ class RaftEngine:
     def _on_mismatch(self, message: Mismatch, seat: int) -> None:
         if self._leadership is not None:
             self._leadership.on_mismatch(message, seat)
-
-    def _on_attest(self, message: Attest, seat: int) -> None:
-        self._finality.count(self._replica.log, seat, message.attests)
-
-    def _on_certificate(self, message: CertificateKnown, seat: int) -> None:
-        self._finality.learn(self._replica.log, message.height, message.certificate)
 
     def _tell_certificate(self, seat: int) -> None:
         known = certificate_message(self._replica)
