@@ -60,11 +60,20 @@ if TYPE_CHECKING:
         Procedure,
         Quantity,
     )
+    from p2pmed.medical.typed_documents import (
+        AllergyIntolerance,
+        CarePlan,
+        DiagnosticReport,
+        DocumentReference,
+        MedicationStatement,
+    )
 
 __all__ = [
     "AccessGrant",
     "AccessRevoke",
     "Act",
+    "AllergyIntolerance",
+    "CarePlan",
     "ClaimAdjudicate",
     "ClaimLine",
     "ClaimSubmit",
@@ -73,9 +82,11 @@ __all__ = [
     "Condition",
     "CredentialOpener",
     "Demographics",
+    "DiagnosticReport",
     "DiscrepancyReport",
     "DiscrepancyResolve",
     "Dispense",
+    "DocumentReference",
     "Encounter",
     "Immunization",
     "Kind",
@@ -84,6 +95,7 @@ __all__ = [
     "LotReach",
     "MedicalMachine",
     "MedicationRequest",
+    "MedicationStatement",
     "Member",
     "Observation",
     "Pack",
@@ -163,6 +175,13 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
         "Procedure",
         "Quantity",
     ),
+    "typed_documents": (
+        "AllergyIntolerance",
+        "CarePlan",
+        "DiagnosticReport",
+        "DocumentReference",
+        "MedicationStatement",
+    ),
 }
 _HOME: Final = {name: family for family, names in _FAMILIES.items() for name in names}
 
@@ -183,19 +202,25 @@ def kinds() -> tuple[Kind[Any], ...]:
         county,
         discrepancies,
         drugs,
+        evidence,
         insurance,
         membership,
         qualifications,
         records,
     )
+    from p2pmed.medical.privacy import blind_index, links, matching
 
     return (
         *membership.KINDS,
         *records.KINDS,
         *consent.KINDS,
+        *blind_index.KINDS,
+        *links.KINDS,
+        *matching.KINDS,
         *qualifications.KINDS,
         *drugs.KINDS,
         *insurance.KINDS,
         *discrepancies.KINDS,
         *county.KINDS,
+        *evidence.KINDS,
     )
