@@ -153,7 +153,7 @@ class RaftEngine:
             Mismatch: self._on_mismatch,
             TimeoutNow: self._election.on_timeout_now,
             Floor: self._following.on_floor,
-            HigherTerm: lambda message, seat: None,  # its term was all it had to say
+            HigherTerm: lambda m, seat: None,  # its term was all it had to say
             Attest: lambda m, seat: self._finality.count(self._replica.log, seat, m.attests),
             CertificateKnown: lambda m, seat: self._finality.learn(
                 self._replica.log, m.height, m.certificate
@@ -396,7 +396,5 @@ class RaftEngine:
             decided=self._finality.height,
             attests=attests,
         )
-        if r.desk.ballot_waits:
-            r.promise(r.leader, message)
-        else:
-            r.send(r.leader, message)
+        tell = r.promise if r.desk.ballot_waits else r.send
+        tell(r.leader, message)
