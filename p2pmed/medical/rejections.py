@@ -74,6 +74,10 @@ class Rejection(StrEnum):
     # people's decisions
     DISCREPANCY_UNKNOWN = "discrepancy_unknown"
     DISCREPANCY_RESOLVED = "discrepancy_resolved"
+    # evidence
+    EVIDENCE_WRONG = "evidence_wrong"
+    EVIDENCE_UNKNOWN = "evidence_unknown"
+    EVIDENCE_SETTLED = "evidence_settled"
     # ledgers
     ANCHOR_STALE = "anchor_stale"
     ANCHOR_MISMATCH = "anchor_mismatch"
@@ -133,6 +137,9 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.ADJUDICATION_WRONG: "The published rule gives another result.",
     R.DISCREPANCY_UNKNOWN: "The discrepancy is not in this ledger.",
     R.DISCREPANCY_RESOLVED: "The discrepancy was resolved before.",
+    R.EVIDENCE_WRONG: "The evidence proves nothing against anybody.",
+    R.EVIDENCE_UNKNOWN: "Nobody has reported such evidence.",
+    R.EVIDENCE_SETTLED: "This was decided before.",
     R.ANCHOR_STALE: "A later anchor of that ledger is known.",
     R.ANCHOR_MISMATCH: "The anchor does not fit what is known of that ledger.",
 }

@@ -50,6 +50,7 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "claimed": b"ce",  # encounter (32) + policy (32)
     "discrepancy": b"dc",  # discrepancy id (32)
     "anchor": b"an",  # ledger (32)
+    "evidence": b"ev",  # device or ledger (32) + place of the case (32)
 }
 
 
