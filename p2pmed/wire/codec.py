@@ -6,9 +6,11 @@ message is a CBOR array with one spelling, and a wrong field is named by its pat
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import msgspec
+from msgspec.inspect import StructType, Type, type_info
 
 from p2pmed.errors import DecodeError
 from p2pmed.limits import FRAME_BYTES_MAX, TEXT_CHARS_MAX
@@ -67,11 +69,18 @@ def encode(value: Any) -> bytes:
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """A decoded CBOR value as ``kind``; ``DecodeError`` names the offending path."""
+    """A decoded CBOR value as ``kind``; ``DecodeError`` names the offending path.
+
+    A field with a default is one for who writes a Struct in a program: an array that leaves it
+    out is a second spelling, and refused.
+    """
     try:
-        return msgspec.convert(value, kind, builtin_types=(bytes,))
+        made = msgspec.convert(value, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise DecodeError(f"{_name(kind)}: {_without_contents(str(error))}") from None
+    if _may_be_cut(kind) and not _as_long(value, plain(made)):  # type: ignore[arg-type]
+        raise DecodeError(f"{_name(kind)}: an array that leaves fields out")
+    return made
 
 
 def decode(raw: bytes, kind: type[T], *, limit: int = FRAME_BYTES_MAX) -> T:
@@ -99,6 +108,34 @@ class Tagged(Generic[T]):
         kind = self._kinds.get(tag) if type(tag) is int else None
         message: T = convert(value, self._union if kind is None else kind)
         return message
+
+
+def _as_long(given: Any, made: Any) -> bool:
+    """Whether every array of ``given`` has the length of the one that it was read as."""
+    if not isinstance(made, list | tuple):
+        return True
+    return len(given) == len(made) and all(map(_as_long, given, made))
+
+
+@lru_cache(maxsize=1_024)
+def _may_be_cut(kind: Any) -> bool:
+    """Whether ``kind`` or anything in it has a field with a default; worked out once a type."""
+    waiting, seen = [type_info(kind)], []
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, StructType):
+            if info.cls in seen:
+                continue
+            seen.append(info.cls)
+            if not all(field.required for field in info.fields):
+                return True
+            waiting += (field.type for field in info.fields)
+        for name in ("type", "item_type", "key_type", "value_type"):
+            inside = getattr(info, name, None)
+            waiting += [inside] if isinstance(inside, Type) else []
+        for name in ("types", "item_types"):
+            waiting += getattr(info, name, ())
+    return False
 
 
 def _name(kind: Any) -> str:

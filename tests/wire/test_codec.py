@@ -58,6 +58,13 @@ orders = st.builds(
 )
 
 
+class Crate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Structs with a default within others."""
+
+    orders: tuple[Order, ...]
+    shelves: tuple[tuple[Order, ...], ...]
+
+
 @given(orders)
 def test_a_struct_comes_back_as_it_went(order: Order) -> None:
     """Encoding and decoding is the identity, and there is one encoding."""
@@ -111,14 +118,20 @@ def test_another_shape_is_refused(plain: object) -> None:
         codec.decode(cbor.encode(plain), Order)
 
 
-def test_an_omitted_default_is_a_second_spelling_that_does_not_come_back() -> None:
-    """A signed Struct has no defaults: an array short of one decodes, and re-encodes longer.
+def test_an_omitted_default_is_refused() -> None:
+    """A default is for programs: an array that leaves the field out is no second spelling."""
+    with pytest.raises(DecodeError, match="leaves fields out"):
+        codec.decode(cbor.encode(PLAIN[:5]), Order)
+    assert codec.decode(cbor.encode(PLAIN), Order) == GOOD
 
-    This is why what is signed is hashed as received, and why signed Structs give every field.
-    """
-    short = cbor.encode(PLAIN[:5])
-    assert codec.decode(short, Order) == GOOD
-    assert codec.encode(codec.decode(short, Order)) != short
+
+def test_a_default_left_out_inside_is_refused() -> None:
+    """So is one in a Struct within: in a list, and in a list of a list."""
+    with pytest.raises(DecodeError, match="leaves fields out"):
+        codec.decode(cbor.encode([[PLAIN[:5]], []]), Crate)
+    with pytest.raises(DecodeError, match="leaves fields out"):
+        codec.decode(cbor.encode([[], [[PLAIN[:5]]]]), Crate)
+    assert codec.decode(cbor.encode([[PLAIN], [[PLAIN]]]), Crate).orders == (GOOD,)
 
 
 def test_the_limit_holds() -> None:
