@@ -34,6 +34,19 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "amendment": b"rv",  # record (32) + amendment (32)
     "grant": b"gr",  # pseudonym (16) + grant (32)
     "epoch": b"ep",  # pseudonym (16)
+    "epoch_keys": b"ek",  # pseudonym (16) + id of what hands out keys of an epoch (32)
+    "delegation": b"dg",  # pseudonym (16) + delegation (32)
+    "access_request": b"aq",  # pseudonym (16) + request (32)
+    "reseal": b"rs",  # record (32) + reseal (32)
+    "patient_key": b"pk",  # pseudonym (16) + generation (1) + entry (32)
+    "card": b"cd",  # card id (16)
+    "patient_card": b"pa",  # pseudonym (16) + card id (16)
+    "card_number": b"cn",  # fallback number (4) + card id (16)
+    "card_request": b"cq",  # pseudonym (16) + request (32)
+    "card_release": b"cx",  # request (32) + point (1)
+    "facility_key": b"fk",  # digest of the place (32) + epoch (4) + entry (32)
+    "facility_box": b"fb",  # box id of a facility's key (16)
+    "facility_policy": b"fp",  # digest of the place (32)
     "unit": b"un",  # GTIN (14) + serial
     "pedigree": b"pd",  # GTIN (14) + serial + 00 + number (4)
     "lot": b"lt",  # GTIN (14) + lot
@@ -51,6 +64,9 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "discrepancy": b"dc",  # discrepancy id (32)
     "anchor": b"an",  # ledger (32)
     "evidence": b"ev",  # device or ledger (32) + place of the case (32)
+    "scope": b"ix",  # index scope (16)
+    "link": b"lk",  # id of the link transaction (32)
+    "linked": b"ld",  # pseudonym (16) + other pseudonym (16) + id of the link transaction (32)
 }
 
 

@@ -31,6 +31,8 @@ from p2pmed.medical.discrepancies import open_discrepancies
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events as node_events
 from p2pmed.node.barriers import Unconfirmed
+from p2pmed.node.care.linking import Linking
+from p2pmed.node.care.search import Search
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
 from p2pmed.node.kinds import discovered_kinds
@@ -98,6 +100,8 @@ class Node:
         self._heard = asyncio.Event()
         self.alarms: deque[node_events.Alarm] = deque(maxlen=1_000)
         self.shell = shell_of(self)
+        self.search = Search(self)
+        self.linking = Linking(self)
 
     def __repr__(self) -> str:
         return f"<Node {self.key.hex()[:12]}>"
@@ -571,6 +575,7 @@ async def open_node(
                 yield node
         finally:
             node.patients.forget_keys()
+            node.search.forget_keys()
             node.on_stopped(LocalProtocolError("the node is closed"))
             node.shell.stopped.cancel()
 

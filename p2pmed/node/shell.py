@@ -213,6 +213,13 @@ class Shell:
         """Somebody may be at ``host:port``."""
         self._book_driver.put(peerbook.Hint(address, source))
 
+    async def flush(self) -> None:
+        """Make durable what was staged outside a step: tables worked out from the logs.
+
+        Raises ``StorageError``; the disk is then broken, as the node's next commit finds.
+        """
+        await self._disk.commit()
+
     def _on_link(self, event: wire.LinkEvent) -> None:
         if not self.online and isinstance(event, wire.LinkUp):
             self.links.drop(event.peer, "this node is off the network")

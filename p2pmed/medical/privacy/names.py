@@ -101,7 +101,7 @@ def name_words(text: str, given: Iterable[str] = ()) -> Name:
 
 def _piece(piece: str, *, whole: bool) -> list[str]:
     """One run of letters: Chinese characters read, others in Latin letters."""
-    found = []
+    found: list[str] = []
     for run in re.findall(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|[^\W_]", piece):
         if is_han(run[0]):
             found += list(han_words(run)) if whole else [_read(run, found)]
@@ -240,4 +240,3 @@ def resident_id_fault(text: str) -> str:
 def _check_digit(digits: str) -> str:
     total = sum(weight * int(digit) for weight, digit in zip(WEIGHTS, digits[:17], strict=True))
     return CHECK_DIGITS[total % 11]
-

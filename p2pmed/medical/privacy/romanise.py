@@ -23,48 +23,39 @@ from p2pmed.errors import ConfigError
 
 __all__ = ["han_words", "is_han", "is_syllabic", "latin", "pinyin"]
 
+
+def _table(text: str) -> dict[str, str]:
+    """From ``ж:zh ь:``: each left of the colon as it is read."""
+    return {left: right for left, _, right in (pair.partition(":") for pair in text.split())}
+
+
 CYRILLIC: Final = str.maketrans(
-    dict(
-        zip(
-            "абвгдезийклмнопрстуфцыэ",
-            ("a b v g d e z i i k l m n o p r s t u f c y e").split(),
-            strict=True,
-        )
+    _table(
+        "а:a б:b в:v г:g д:d е:e ё:e ж:zh з:z и:i й:i к:k л:l м:m н:n о:o п:p р:r с:s т:t у:u "
+        "ф:f х:kh ц:c ч:ch ш:sh щ:shch ъ: ы:y ь: э:e ю:yu я:ya і:i ї:i є:e ґ:g ў:u ђ:dj ј:j "
+        "љ:lj њ:nj ћ:c џ:dz қ:k ғ:g ө:o"
     )
-    | {"ё": "e", "ж": "zh", "х": "kh", "ч": "ch", "ш": "sh", "щ": "shch", "ъ": "", "ь": ""}
-    | {"ю": "yu", "я": "ya", "і": "i", "ї": "i", "є": "e", "ґ": "g", "ў": "u", "ђ": "dj"}
-    | {"ј": "j", "љ": "lj", "њ": "nj", "ћ": "c", "џ": "dz", "қ": "k", "ғ": "g", "ө": "o"}
 )
 ARABIC: Final = str.maketrans(
-    dict(
-        zip(
-            "ابتثجحخدذرزسشصضطظعغفقكلمنهويپچژکگیىةآأإءئؤ",
-            (
-                "a b t th j h kh d dh r z s sh s d t z a gh f q k l m n h w y p ch zh k g y a a "
-                "a a a a y w"
-            ).split(),
-            strict=True,
-        )
+    _table(
+        "ا:a أ:a إ:a آ:a ء:a ئ:y ؤ:w ب:b پ:p ت:t ث:th ج:j چ:ch ح:h خ:kh د:d ذ:dh ر:r ز:z ژ:zh "
+        "س:s ش:sh ص:s ض:d ط:t ظ:z ع:a غ:gh ف:f ق:q ك:k ک:k گ:g ل:l م:m ن:n ه:h ة:a و:w ي:y ی:y "
+        "ى:a \u0640:"
     )
-    | {"\u0640": ""}
 )
-SURNAMES: Final = {
-    **{"单": "shan", "單": "shan", "解": "xie", "仇": "qiu", "曾": "zeng", "查": "zha"},
-    **{"区": "ou", "區": "ou", "任": "ren", "盖": "ge", "蓋": "ge", "朴": "piao", "种": "chong"},
-    **{"乐": "yue", "樂": "yue", "缪": "miao", "繆": "miao", "翟": "zhai", "尹": "yin"},
-    **{"覃": "qin", "谌": "chen", "召": "shao", "员": "yun", "折": "she", "黑": "he", "秘": "bi"},
-    **{"万": "wan", "萬": "wan", "宿": "su", "冼": "xian", "洗": "xian", "逄": "pang", "幺": "yao"},
-}
+SURNAMES: Final = _table(
+    "单:shan 單:shan 解:xie 仇:qiu 曾:zeng 查:zha 区:ou 區:ou 任:ren 盖:ge 蓋:ge 朴:piao 种:chong "
+    "乐:yue 樂:yue 缪:miao 繆:miao 翟:zhai 尹:yin 覃:qin 谌:chen 召:shao 员:yun 折:she 黑:he "
+    "秘:bi 万:wan 萬:wan 宿:su 冼:xian 洗:xian 逄:pang 幺:yao"
+)
 """Family names whose reading differs from the character's commonest."""
-COMPOUND: Final = {
-    **{"欧阳": "ouyang", "歐陽": "ouyang", "司马": "sima", "司馬": "sima", "上官": "shangguan"},
-    **{"诸葛": "zhuge", "諸葛": "zhuge", "司徒": "situ", "尉迟": "yuchi", "尉遲": "yuchi"},
-    **{"皇甫": "huangfu", "东方": "dongfang", "東方": "dongfang", "慕容": "murong"},
-    **{"令狐": "linghu", "公孙": "gongsun", "公孫": "gongsun", "夏侯": "xiahou"},
-    **{"端木": "duanmu", "长孙": "zhangsun", "長孫": "zhangsun", "宇文": "yuwen"},
-    **{"独孤": "dugu", "獨孤": "dugu", "南宫": "nangong", "南宮": "nangong", "澹台": "tantai"},
-    **{"万俟": "moqi", "萬俟": "moqi", "赫连": "helian", "赫連": "helian", "轩辕": "xuanyuan"},
-}
+COMPOUND: Final = _table(
+    "欧阳:ouyang 歐陽:ouyang 司马:sima 司馬:sima 上官:shangguan 诸葛:zhuge 諸葛:zhuge 司徒:situ "
+    "尉迟:yuchi 尉遲:yuchi 皇甫:huangfu 东方:dongfang 東方:dongfang 慕容:murong 令狐:linghu "
+    "公孙:gongsun 公孫:gongsun 夏侯:xiahou 端木:duanmu 长孙:zhangsun 長孫:zhangsun 宇文:yuwen "
+    "独孤:dugu 獨孤:dugu 南宫:nangong 南宮:nangong 澹台:tantai 万俟:moqi 萬俟:moqi 赫连:helian "
+    "赫連:helian 轩辕:xuanyuan 軒轅:xuanyuan"
+)
 """Family names of two characters."""
 SYLLABLE_CHARS_MAX: Final = 6
 
