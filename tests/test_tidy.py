@@ -65,7 +65,6 @@ LINES_MAX = 400
 LONG_MODULES = {
     "aio/links.py": "one class whose methods all guard the same table of links",
     "cli/demo/script.py": "a story told in order; its acts share one cast",
-    "consensus/bft/engine.py": "the seat's transitions, to be read beside the paper",
     "ledger/chain.py": "build, check and decide execute one block and share its layers",
     "node/node.py": "the public face: short methods, long docstrings",
     "node/patients.py": "one face: short methods over the same key cache",

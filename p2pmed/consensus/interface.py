@@ -52,6 +52,7 @@ __all__ = [
     "ReadFailed",
     "Receive",
     "Record",
+    "Recovered",
     "SendTo",
     "Signer",
     "Store",
@@ -272,8 +273,17 @@ class ReadFailed:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """An engine made ``amnesic`` has learnt what it must not sign, and votes again above that.
+
+    It comes in one step with the ``Store`` that keeps the bound: what the driver remembers of
+    the loss is deleted in that very commit, neither before nor after.
+    """
+
+
 ConsensusEffect: TypeAlias = (
-    Store | SendTo | Broadcast | Decide | Behind | Evidence | ReadAt | ReadFailed
+    Store | SendTo | Broadcast | Decide | Behind | Evidence | ReadAt | ReadFailed | Recovered
 )
 
 

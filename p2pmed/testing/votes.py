@@ -23,7 +23,8 @@ _LEDGER_AT: Final = len(CONSENSUS_HEAD) + 2
 _BODY_AT: Final = _LEDGER_AT + 32
 _LENGTHS: Final = {0x58: 1, 0x59: 2, 0x5A: 4}
 """Bytes of length after the head of a longer byte string (RFC 8949, 3)."""
-_BFT_VOTE: Final = b"\x85\x02"
+_BFT_VOTES: Final = (b"\x85\x02", b"\x82\x07")
+"""Heads of one vote, and of several."""
 _RAFT_ASKS: Final = b"\x86\x03"
 _RAFT_VOTE: Final = b"\x84\x04"
 
@@ -44,13 +45,16 @@ class VoteWatch:
             self._last[voter] = frame
         ledger, body = frame[_LEDGER_AT:_BODY_AT], _body(frame)
         if engine == "bft":
-            return self._bft(ledger, voter, body) if body.startswith(_BFT_VOTE) else ""
+            return self._bft(ledger, voter, body) if body.startswith(_BFT_VOTES) else ""
         return self._raft(ledger, voter, target, body)
 
     def _bft(self, ledger: bytes, voter: str, body: bytes) -> str:
-        vote = bft.decode_message(body)
-        if not isinstance(vote, bft.Vote):
-            return ""
+        message = bft.decode_message(body)
+        votes = message.votes if isinstance(message, bft.Votes) else (message,)
+        faults = [self._voted(ledger, voter, v) for v in votes if isinstance(v, bft.Vote)]
+        return next(filter(None, faults), "")
+
+    def _voted(self, ledger: bytes, voter: str, vote: bft.Vote) -> str:
         fault = self._say(ledger, voter, vote.view, vote.kind, vote.digest)
         opposite = {VoteKind.NULLIFY: VoteKind.FINALIZE, VoteKind.FINALIZE: VoteKind.NULLIFY}
         other = opposite.get(VoteKind(vote.kind))

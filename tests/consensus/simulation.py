@@ -351,6 +351,8 @@ class Node:
             self._perform(effect)
             if life != self._life:
                 return
+        if self.disk.staged or self._tokens:
+            self._sync()  # one commit for all that one step staged
         for observer in mesh.observers:
             observer.on_step(self)
         self._schedule()
@@ -370,7 +372,6 @@ class Node:
                 for record in effect.records:
                     self.disk.staged.append((b"E" + record.key, record.value))
                 self._tokens.append(effect.token)
-                self._sync()
             case Decide():
                 self._decide(effect.block, effect.certificate)
                 if self.honest:
@@ -398,7 +399,6 @@ class Node:
         self.chain.append((block, certificate))
         key = b"D" + block.header.height.to_bytes(8, "big")
         self.disk.staged.append((key, _write_block(block, certificate)))
-        self._sync()
 
     def _sync(self) -> None:
         if self._sync_running:

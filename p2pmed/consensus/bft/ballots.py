@@ -5,8 +5,8 @@ Rules:
 * R0: votes of views in ``low + 1 .. view + AHEAD_MAX``; one slot per signer, view and kind.
 * Each signature is verified at most once: votes of a statement that is already certified are
   not verified at all, and signatures in a certificate that were counted as votes are known.
-* R4 to R6: what may still be signed in a view follows from what was signed there, durable
-  or not. R7: our own vote is sent, and counts, only once it is durable.
+* What may still be signed says ``restraint``. R7: our own vote is sent, and counts, only
+  once it is durable.
 
 Two statements of one seat that no honest node makes become ``Evidence``; neither counts.
 """
@@ -14,16 +14,16 @@ Two statements of one seat that no honest node makes become ``Evidence``; neithe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from p2pmed.consensus.bft.journal import Journal
 from p2pmed.consensus.bft.live import Live, drop_views
-from p2pmed.consensus.bft.messages import Certificates, Vote, encode_message
+from p2pmed.consensus.bft.messages import VOTES_MAX, Certificates, Vote, Votes
 from p2pmed.consensus.bft.outbox import Outbox
+from p2pmed.consensus.bft.restraint import SKIP_MAX, Restraint
 from p2pmed.consensus.bft.tally import Ballot, Tally
-from p2pmed.consensus.interface import Block, Broadcast, Evidence, Signer, Store
+from p2pmed.consensus.interface import Block, Evidence, Signer, Store
 from p2pmed.engine import Held
 from p2pmed.errors import CredentialError, InvariantError
 from p2pmed.quorum.certificate import (
@@ -39,7 +39,7 @@ from p2pmed.wire import codec
 
 __all__ = ["AHEAD_MAX", "Ballots", "Outcome"]
 
-AHEAD_MAX: Final = 2
+AHEAD_MAX: Final = SKIP_MAX + 2
 """Votes and proposals are kept for this many views beyond the current one."""
 
 REPEAT_FINALIZE_MAX: Final = 8
@@ -55,19 +55,7 @@ class Outcome(Enum):
     """Known, and said again: its sender may be stuck."""
 
 
-@dataclass(slots=True)
-class _Mine:
-    """What we signed in one view, durable or about to be."""
-
-    notarize: bytes | None = None
-    nullified: bool = False
-    finalize: bytes | None = None
-
-
-_NOTHING: Final = _Mine()
-
-
-class Ballots:
+class Ballots(Restraint):
     """All voting above the floor, for one seat."""
 
     def __init__(
@@ -81,10 +69,10 @@ class Ballots:
         journal: Journal,
         outbox: Outbox,
     ) -> None:
+        super().__init__(live)
         self._epoch, self._seat, self._signer, self._verify = epoch, seat, signer, verify
-        self._live, self._journal, self._outbox = live, journal, outbox
+        self._journal, self._outbox = journal, outbox
         self._tallies: dict[int, Tally] = {}
-        self._mine: dict[int, _Mine] = {}
         self._held: Held[Vote] = Held()
         self._cast: list[Vote] = []
         self.view = live.floor + 1
@@ -99,26 +87,6 @@ class Ballots:
         return view % len(self._epoch.validators)
 
     # --- ours ----------------------------------------------------------------------------
-
-    def notarized_by_us(self, view: int) -> bytes | None:
-        """Digest of the block that we voted to notarize."""
-        mine = self._mine.get(view)
-        return None if mine is None else mine.notarize
-
-    def may_notarize(self, view: int) -> bool:
-        """R4: no notarize and no nullify vote yet."""
-        mine = self._mine.get(view, _NOTHING)
-        return view > self._live.low and mine.notarize is None and not mine.nullified
-
-    def may_finalize(self, view: int) -> bool:
-        """R5: no nullify and no finalize vote yet."""
-        mine = self._mine.get(view, _NOTHING)
-        return view > self._live.low and mine.finalize is None and not mine.nullified
-
-    def may_nullify(self, view: int) -> bool:
-        """R6: no finalize vote, and not said before (ava-labs/Simplex#486)."""
-        mine = self._mine.get(view, _NOTHING)
-        return view > self._live.low and mine.finalize is None and not mine.nullified
 
     def cast(self, kind: VoteKind, view: int, digest: bytes, block: Block | None = None) -> None:
         """Sign, and hold until durable; the caller asked whether it may."""
@@ -140,6 +108,7 @@ class Ballots:
         """R6: give ``view`` up, unless we helped to finalize it."""
         if self.may_nullify(view):
             self.cast(VoteKind.NULLIFY, view, b"")
+            self._mine[view].in_advance = view > self.view
 
     def store(self) -> None:
         """One ``Store`` for all votes of this step, after everything else."""
@@ -150,10 +119,17 @@ class Ballots:
 
     def persisted(self, token: int) -> None:
         """Our votes are on the disk: they leave, and count."""
-        for vote in self._held.release(token):
-            self._outbox.put(Broadcast(message=encode_message(vote)))
+        votes = self._held.release(token)
+        self.say(votes)
+        for vote in votes:
             if vote.view > self._live.low:
                 self._release(vote)
+
+    def say(self, votes: Sequence[Vote]) -> None:
+        """Durable votes to everybody, in as few messages as hold them."""
+        for start in range(0, len(votes), VOTES_MAX):
+            some = tuple(votes[start : start + VOTES_MAX])
+            self._outbox.broadcast(some[0] if len(some) == 1 else Votes(votes=some))
 
     def recovered(self, vote: Vote) -> None:
         """A durable vote from before a restart."""
@@ -164,18 +140,9 @@ class Ballots:
         """R6: own durable votes that may still matter to somebody."""
         undecided = sorted(v for v, kind in self.durable if kind is VoteKind.FINALIZE)
         keys = [(v, VoteKind.FINALIZE) for v in undecided[-REPEAT_FINALIZE_MAX:]]
-        keys += [(self.view, VoteKind.NOTARIZE), (self.view, VoteKind.NULLIFY)]
+        keys.append((self.view, VoteKind.NOTARIZE))
+        keys += [(self.view + ahead, VoteKind.NULLIFY) for ahead in range(SKIP_MAX + 1)]
         return [self.durable[key] for key in keys if key in self.durable]
-
-    def _note(self, vote: Vote) -> None:
-        mine = self._mine.setdefault(vote.view, _Mine())
-        match VoteKind(vote.kind):
-            case VoteKind.NOTARIZE:
-                mine.notarize = vote.digest
-            case VoteKind.NULLIFY:
-                mine.nullified = True
-            case VoteKind.FINALIZE:
-                mine.finalize = vote.digest
 
     def _release(self, vote: Vote) -> None:
         kind = VoteKind(vote.kind)
@@ -199,6 +166,21 @@ class Ballots:
         self._count(seat, vote.view, Ballot(kind, vote.digest, vote.signature))
         return Outcome.TAKEN
 
+    def own_vote_of(self, seat: int) -> Vote | None:
+        """The highest vote of ``seat`` that we hold: it may have forgotten it (R11)."""
+        for view in sorted(self._tallies, reverse=True):
+            for kind in VoteKind:
+                ballot = self._tallies[view].of(seat, kind)
+                if ballot is not None:
+                    return Vote(int(kind), view, ballot.digest, ballot.signature)
+        return None
+
+    def is_own(self, vote: Vote) -> bool:
+        """Whether our own key signed ``vote``."""
+        key = self._epoch.validators[self._seat].vote_key
+        statement = self._statement(VoteKind(vote.kind), vote.view, vote.digest)
+        return vote.well_formed and self._verify(key, vote.signature, statement)
+
     def seen(self, view: int) -> bool:
         """Whether anybody voted in ``view`` or just above."""
         return any(self._tallies.get(view + ahead) for ahead in range(AHEAD_MAX + 1))
@@ -215,12 +197,20 @@ class Ballots:
                 certificate.view, certificate.kind, certificate.digest
             ):
                 continue
-            try:
-                check_certificate(certificate, self._epoch, verify=self._sparing(certificate))
-            except CredentialError:
+            if not self.proven(certificate):
                 return False
             self.take(certificate)
             self._fill_slots(certificate)
+        return True
+
+    def proven(self, certificate: Certificate) -> bool:
+        """Whether a quorum of this epoch signed ``certificate``."""
+        if self._live.holds(certificate.view, certificate.kind, certificate.digest):
+            return True
+        try:
+            check_certificate(certificate, self._epoch, verify=self._sparing(certificate))
+        except CredentialError:
+            return False
         return True
 
     def take(self, certificate: Certificate) -> bool:
@@ -229,10 +219,9 @@ class Ballots:
             return False
         if certificate.kind == VoteKind.NOTARIZE:
             self.to_finalize[certificate.view] = None
+        self._journal.certificate(certificate)
         if certificate.kind == VoteKind.FINALIZE:
             self.forget()  # it may have put old views out of reach
-        else:
-            self._journal.certificate(certificate)
         return True
 
     def forget(self) -> None:
@@ -240,7 +229,7 @@ class Ballots:
         self._journal.forget(self._live.floor)
         low = self._live.low
         drop_views(self._tallies, low)
-        drop_views(self._mine, low)
+        self.drop(low)
         drop_views(self.to_finalize, low)
         for key in [key for key in self.durable if key[0] <= low]:
             del self.durable[key]
@@ -268,11 +257,11 @@ class Ballots:
     def _share(self, certificate: Certificate) -> None:
         """R7: tell it once.
 
-        Votes go to everybody, so that only a nullified view, which is rare and stops
-        everybody, is told by everybody; else the next leader alone tells the others.
+        Votes go to everybody, so that only a view that was waited for in vain, which is rare
+        and stops everybody, is told by everybody; else the next leader alone tells the others.
         """
-        nullify = certificate.kind == VoteKind.NULLIFY
-        if nullify or self.leader(certificate.view + 1) == self._seat:
+        waited = certificate.kind == VoteKind.NULLIFY and certificate.view <= self.view
+        if waited or self.leader(certificate.view + 1) == self._seat:
             self._outbox.broadcast(Certificates(certificates=(certificate,)))
 
     def _accuse(self, seat: int, view: int, first: Ballot, second: Ballot) -> None:

@@ -30,6 +30,8 @@ __all__ = ["Journal", "Recovered"]
 _VOTE: Final = b"v"
 _CERTIFICATE: Final = b"c"
 _BLOCK: Final = b"b"
+_ABSTAIN: Final = b"a"
+_KINDS: Final = (_VOTE, _CERTIFICATE, _BLOCK, _ABSTAIN)
 _VIEW_BYTES: Final = 8
 _HEAD_BYTES: Final = 1 + _VIEW_BYTES
 
@@ -41,6 +43,8 @@ class Recovered:
     votes: list[Vote] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
     blocks: list[tuple[bytes, Block]] = field(default_factory=list)
+    abstain_until: int = 0
+    """The view up to which an earlier life may have voted without our knowing (R12)."""
 
 
 def _key(kind: bytes, view: int, rest: bytes) -> bytes:
@@ -75,6 +79,11 @@ class Journal:
         view = block.header.view
         self._put(_key(_BLOCK, view, digest), view, codec.encode(block))
 
+    def abstain(self, view: int) -> None:
+        """R12: this home forgot votes; it says nothing in views up to ``view``."""
+        self._put(_key(_ABSTAIN, view, b""), view, b"")
+        self._urgent = True
+
     def forget(self, floor: int) -> None:
         """Views up to ``floor`` are decided: their rows go with the next ``take``."""
         for view in [view for view in self._written if view <= floor]:
@@ -103,7 +112,7 @@ class Journal:
         """
         recovered = Recovered()
         for key in sorted(records):
-            if len(key) < _HEAD_BYTES or key[:1] not in (_VOTE, _CERTIFICATE, _BLOCK):
+            if len(key) < _HEAD_BYTES or key[:1] not in _KINDS:
                 raise StorageError("a consensus row under an unknown key")
             view = int.from_bytes(key[1:_HEAD_BYTES], "big")
             self._written.setdefault(view, {})[key] = None
@@ -119,6 +128,8 @@ class Journal:
                     into.votes.append(_own_vote(decode_message(value)))
                 case b"c":
                     into.certificates.append(codec.decode(value, Certificate))
+                case b"a":
+                    into.abstain_until = int.from_bytes(key[1:_HEAD_BYTES], "big")
                 case _:
                     block = codec.decode(value, Block, limit=FRAME_BYTES_MAX)
                     into.blocks.append((key[_HEAD_BYTES:], block))

@@ -61,12 +61,14 @@ class Live:
         self.tip = tip
         self.tip_digest = epoch.ledger if tip is None else header_digest(tip)
         self.tip_certificate = certificate
-        self.floor = 0 if tip is None else tip.view
+        self.floor = tip.view if tip is not None and tip.epoch == epoch.number else 0
         self.height = 0 if tip is None else tip.height
         self.low = self.floor
         """Nothing is kept, counted or signed at or below this view; never under the floor."""
         self.top = self.floor
         """The highest view with any certificate."""
+        self.highest = certificate
+        """The certificate of the highest view ever seen; it outlives the floor."""
         self.changed = True
         """Whether the rules should look again."""
         self.notarized: dict[int, Certificate] = {}
@@ -75,6 +77,8 @@ class Live:
         self.blocks: dict[bytes, Block] = {}
         self.proposals: dict[int, bytes] = {}
         """The first block that the leader of a view proposed; kept even if refused."""
+        self.early: dict[int, bytes] = {}
+        """The first block that came for a view before that view did (R2, in advance)."""
         self.bodiless: dict[bytes, int] = {}
         self.valid: dict[bytes, None] = {}
         """Blocks that the application executed."""
@@ -88,12 +92,32 @@ class Live:
         """What allows the block of ``view`` to be a parent."""
         return self.finalized.get(view) or self.notarized.get(view)
 
+    def onward(self, view: int) -> int:
+        """R1: the view that follows from ``view`` and all certificates.
+
+        A certified block ends all views up to its own, since a quorum was there. A nullified
+        view ends only itself: it may have been given up in advance, by validators that had
+        not come so far. What is above it waits until the views before are over.
+        """
+        for table in (self.notarized, self.finalized):
+            view = max(view, max(table, default=0) + 1)
+        view = max(view, self.floor + 1)
+        while view in self.nullified:
+            view += 1
+        return view
+
+    def proves(self, certificate: Certificate) -> None:
+        """A checked certificate that nothing else is kept of."""
+        if self.highest is None or certificate.view > self.highest.view:
+            self.highest = certificate
+
     def admit(self, certificate: Certificate) -> bool:
         """Take a checked certificate; whether it told us something."""
         kind = self._of(certificate.kind)
         if certificate.view <= self.low or certificate.view in kind:
             return False
         kind[certificate.view] = certificate
+        self.proves(certificate)
         self.changed = True
         self.top = max(self.top, certificate.view)
         if certificate.kind != VoteKind.NULLIFY and certificate.digest not in self.blocks:
@@ -181,6 +205,7 @@ class Live:
         for table in (self.notarized, self.nullified, self.finalized):
             drop_views(table, low)
         drop_views(self.proposals, low)
+        drop_views(self.early, low)
         for name in [n for n, b in self.blocks.items() if b.header.view <= low]:
             del self.blocks[name]
         for name in [n for n, view in self.bodiless.items() if view <= low]:

@@ -1,4 +1,4 @@
-"""What travels between validators of one epoch: six messages, an integer tag each.
+"""What travels between validators of one epoch: nine messages, an integer tag each.
 
 Rules:
 
@@ -27,13 +27,17 @@ __all__ = [
     "CERTIFICATES_MAX",
     "CONTENT_BYTES_MAX",
     "JUSTIFICATION_MAX",
+    "VOTES_MAX",
     "Ask",
     "Body",
     "Certificates",
     "Decided",
+    "Hello",
     "Message",
     "Proposal",
+    "Standing",
     "Vote",
+    "Votes",
     "decode_message",
     "encode_message",
 ]
@@ -46,6 +50,9 @@ CERTIFICATES_MAX: Final = 32
 
 ASK_BLOCKS_MAX: Final = 4
 """Blocks asked for at once; each comes back in a message of its own."""
+
+VOTES_MAX: Final = 16
+"""Votes in one message: what one flush made durable."""
 
 CERTIFICATE_BYTES_MAX: Final = 160 + 66 * VALIDATORS_MAX
 """Fixed fields, and two bytes of head before each signature."""
@@ -114,7 +121,36 @@ class Body(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6
     block: Block
 
 
-Message: TypeAlias = Proposal | Vote | Certificates | Decided | Ask | Body
+class Votes(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=7):
+    """Votes that one flush made durable, counted in one step: none waits behind another."""
+
+    votes: Annotated[tuple[Vote, ...], msgspec.Meta(min_length=2, max_length=VOTES_MAX)]
+
+
+class Hello(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
+    """Where do you stand? Asked before the first vote of a life, and for a read (R11 to R13)."""
+
+    round: Count
+    """Chosen by dice, so that an answer to an earlier life is not taken for one to this."""
+
+
+class Standing(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
+    """The answer to ``Hello``. What it says counts as far as a signature or a quorum proves it."""
+
+    round: Count
+    voted: Count
+    """The highest view in which the sender signed anything."""
+    admits: Annotated[tuple[Certificate, ...], msgspec.Meta(max_length=1)]
+    """The certificate of the highest view that it knows."""
+    head: Annotated[tuple[Decided, ...], msgspec.Meta(max_length=1)]
+    """The highest block that it decided or voted to finalize; certified, or finalized."""
+    yours: Annotated[tuple[Vote, ...], msgspec.Meta(max_length=1)]
+    """The asker's own vote of the highest view, as far as it is remembered."""
+
+
+Message: TypeAlias = (
+    Proposal | Vote | Certificates | Decided | Ask | Body | Votes | Hello | Standing
+)
 
 _MESSAGES: Final = codec.Tagged[Message](Message)
 

@@ -25,6 +25,7 @@ from p2pmed.consensus.bft.messages import (
     Decided,
     Message,
 )
+from p2pmed.consensus.bft.outbox import Outbox
 from p2pmed.consensus.bft.pacemaker import DELTA_MS
 from p2pmed.consensus.interface import Behind, Block
 from p2pmed.engine import Instant
@@ -34,7 +35,9 @@ __all__ = ["ANSWER_MS", "ASK_MS", "Claim", "Limit", "News"]
 
 ASK_MS: Final = DELTA_MS // 2
 ANSWER_MS: Final = DELTA_MS // 8
-assert ANSWER_MS < ASK_MS
+GREET_MS: Final = 5
+"""Between answers to hellos of one seat: a read is one round on a fast network."""
+assert GREET_MS < ANSWER_MS < ASK_MS
 
 RECENT_BLOCKS_MAX: Final = 8
 """Decided blocks kept in memory."""
@@ -67,12 +70,13 @@ class Limit:
 class News:
     """Questions and answers about the live part of the chain."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, live: Live, outbox: Outbox, seat: int) -> None:
+        self._live, self._outbox, self._seat = live, outbox, seat
         self._recent: dict[bytes, Block] = {}
         self._questions = Limit(ASK_MS)
         self._answers = Limit(ANSWER_MS)
         self._corrections = Limit(ASK_MS)
+        self._greetings = Limit(GREET_MS)
         self._complaints = Limit(DELTA_MS)
         self.claim: Claim | None = None
         """The last decision that somebody proved to us."""
@@ -106,13 +110,17 @@ class News:
         if len(self._recent) > RECENT_BLOCKS_MAX:
             del self._recent[next(iter(self._recent))]
 
-    def question(self, seat: int, view: int, now: Instant) -> Ask | None:
-        """What to ask of ``seat`` while in ``view``; ``None`` if it was asked just now."""
-        if not self._questions.allows(seat, now):
-            return None
+    def ask(self, seat: int, view: int, now: Instant) -> None:
+        """Ask ``seat``, unless it is ours, for news while in ``view``, if not just asked."""
+        if seat == self._seat or not self._questions.allows(seat, now):
+            return
         start = view if self.lacks is None else min(self.lacks, view)
         wanted = tuple(self._live.bodiless)[:ASK_BLOCKS_MAX]
-        return Ask(floor=self._live.floor, start=start, blocks=wanted)
+        self._outbox.send(seat, Ask(floor=self._live.floor, start=start, blocks=wanted))
+
+    def may_greet(self, seat: int, now: Instant) -> bool:
+        """Whether a hello of ``seat`` may be answered now."""
+        return self._greetings.allows(seat, now)
 
     def answer(self, ask: Ask, seat: int, now: Instant) -> list[Message]:
         """What we know of it; empty if ``seat`` was answered just now."""

@@ -50,6 +50,10 @@ class Tally:
         ballot = self._slots.get((seat, kind))
         return ballot is not None and ballot.digest == digest
 
+    def of(self, seat: int, kind: VoteKind) -> Ballot | None:
+        """What the seat said of this kind, counted or not."""
+        return self._slots.get((seat, kind))
+
     def rival(self, seat: int, kind: VoteKind, digest: bytes) -> Ballot | None:
         """What the seat said before that no honest node says beside this vote."""
         if (seat, kind) in self._barred:

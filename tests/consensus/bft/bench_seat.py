@@ -7,7 +7,16 @@ import random
 from simulation import LEDGER, Counters, IdealSigner, ideal_verify, make_epoch
 
 from p2pmed.consensus.bft.engine import BftEngine
-from p2pmed.consensus.bft.messages import Message, Proposal, Vote, decode_message, encode_message
+from p2pmed.consensus.bft.greeting import Phase
+from p2pmed.consensus.bft.messages import (
+    Message,
+    Proposal,
+    Standing,
+    Vote,
+    Votes,
+    decode_message,
+    encode_message,
+)
 from p2pmed.consensus.interface import (
     Block,
     Broadcast,
@@ -44,7 +53,7 @@ class Bench:
         self.tip_certificate: Certificate | None = None
         self.boot()
 
-    def boot(self) -> None:
+    def boot(self, *, greeted: bool = True, amnesic: bool = False) -> None:
         self.engine = BftEngine(
             epoch=self.epoch,
             seat=self.seat,
@@ -56,7 +65,23 @@ class Bench:
             tip_certificate=self.tip_certificate,
             now=Instant(self.now),
             verify=self._verify,
+            amnesic=amnesic,
         )
+        if greeted:
+            self.greet()
+
+    def greet(self, *seats: int, voted: int = 0) -> list[ConsensusEffect]:
+        """The first others say that they know nothing (R11), and count as unheard after it."""
+        greeting, effects = self.engine._greeting, []
+        others = [s for s in range(len(self.epoch.validators)) if s != self.seat]
+        for seat in seats or others[: greeting.needed]:
+            answer = Standing(round=greeting._round, voted=voted, admits=(), head=(), yours=())
+            if greeting.phase is not Phase.VOTING:
+                effects += self.receive(seat, answer)
+        pacemaker = self.engine._pacemaker
+        pacemaker._heard = [None] * len(pacemaker._heard)
+        pacemaker.rest()
+        return effects
 
     def _verify(self, key: bytes, signature: bytes, message: bytes) -> bool:
         self.verified += 1
@@ -181,7 +206,11 @@ def said(effects: list[ConsensusEffect], kind: type | None = None) -> list:
 
 def votes(effects: list[ConsensusEffect]) -> list[tuple[VoteKind, int]]:
     """Kind and view of each vote among ``effects``."""
-    return [(VoteKind(vote.kind), vote.view) for vote in said(effects, Vote)]
+    found = []
+    for message in said(effects):
+        if isinstance(message, Vote | Votes):
+            found += message.votes if isinstance(message, Votes) else [message]
+    return [(VoteKind(vote.kind), vote.view) for vote in found]
 
 
 def of(effects: list[ConsensusEffect], kind: type) -> list:

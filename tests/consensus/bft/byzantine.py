@@ -28,9 +28,12 @@ from p2pmed.consensus.bft.messages import (
     Body,
     Certificates,
     Decided,
+    Hello,
     Message,
     Proposal,
+    Standing,
     Vote,
+    Votes,
     decode_message,
     encode_message,
 )
@@ -75,6 +78,9 @@ class Monitor(Observer):
         match said:
             case Vote():
                 self._vote(sender, said)
+            case Votes():
+                for vote in said.votes:
+                    self._vote(sender, vote)
             case Proposal() | Body():
                 self._headers[header_digest(said.block.header)] = said.block.header
                 if sender.honest and isinstance(said, Proposal):
@@ -186,9 +192,12 @@ class Disrupter:
             return
         match said:
             case Vote():
-                self._view = max(self._view, said.view)
-                if said.kind == VoteKind.NOTARIZE and self._dice.random() < 0.3:
-                    self._to_some(self._vote(self._any_kind(), said.view, said.digest))
+                self._echo(said)
+            case Votes():
+                for vote in said.votes:
+                    self._echo(vote)
+            case Hello():
+                self._lie_about(said)
             case Proposal():
                 self._learn(said.block, said.justification)
             case Body():
@@ -199,6 +208,24 @@ class Disrupter:
             case Decided():
                 self._certificates = [*self._certificates, said.certificate][-40:]
         self._maybe_lead()
+
+    def _echo(self, vote: Vote) -> None:
+        if vote.kind != VoteKind.NULLIFY:
+            self._view = max(self._view, vote.view)
+        if vote.kind == VoteKind.NOTARIZE and self._dice.random() < 0.3:
+            self._to_some(self._vote(self._any_kind(), vote.view, vote.digest))
+
+    def _lie_about(self, hello: Hello) -> None:
+        known = tuple(self._certificates)
+        self._to_some(
+            Standing(
+                round=hello.round,
+                voted=self._dice.choice([0, self._view, 2**53]),
+                admits=known[: self._dice.randint(0, min(1, len(known)))],
+                head=(),
+                yours=(self._vote(self._any_kind(), self._view + 1, self._any_digest()),),
+            )
+        )
 
     def _learn(self, block: Block, justification: tuple[Certificate, ...]) -> None:
         self._blocks[header_digest(block.header)] = block

@@ -18,6 +18,7 @@ from p2pmed.consensus.bft.messages import (
     Decided,
     Proposal,
     Vote,
+    Votes,
 )
 from p2pmed.consensus.bft.pacemaker import DELTA_MS
 from p2pmed.consensus.interface import (
@@ -69,18 +70,69 @@ def test_a_block_is_decided_after_two_rounds_of_votes() -> None:
     assert bench.engine.status()["floor"] == bench.engine.status()["height"] == 1
 
 
-def test_the_next_leader_proposes_on_notarization() -> None:
-    """R2: the leader of v + 1 does not wait for finality; the justification holds CN(v)."""
+def test_the_next_leader_proposes_in_advance() -> None:
+    """R2: the leader of v + 1 sends its block with its vote for the block of v.
+
+    When that is notarized, one flush carries the finalize vote of v and the vote of v + 1, and
+    one message both.
+    """
     bench = Bench(seat=2)
     bench.application.known.update({5: None, 6: None})
     block = bench.block(1, 5)
-    bench.propose(block)
+    (proposal,) = said(bench.propose(block), Proposal)
+    assert proposal.block.header.parent == header_digest(block.header)
+    assert proposal.justification == ()
     bench.vote(0, N, block)
     effects = bench.vote(3, N, block)
-    (proposal,) = said(effects, Proposal)
-    assert proposal.block.header.parent == header_digest(block.header)
-    assert [(c.kind, c.view) for c in proposal.justification] == [(N, 1)]
+    assert said(effects, Proposal) == []
+    assert len(of(effects, Store)) == 1
+    assert len(said(effects, Votes)) == 1
     assert votes(effects) == [(F, 1), (N, 2)]
+
+
+def test_a_block_in_advance_is_voted_for_when_its_view_comes() -> None:
+    """R2, R3: it waits for its parent's certificate, and for nothing else."""
+    bench = Bench(seat=0)
+    bench.application.known.update({5: None, 6: None})
+    first = bench.block(1, 5)
+    second = bench.block(2, 6, parent=first)
+    bench.hear_all()
+    bench.propose(first)
+    assert bench.propose(second) == []
+    bench.vote(1, N, first)
+    assert votes(bench.vote(2, N, first)) == [(F, 1), (N, 2)]
+
+
+def test_a_leader_that_foresaw_wrongly_proposes_again() -> None:
+    """R2: if the view before was nullified, the leader offers another block, and all take it."""
+    leader = Bench(seat=2)
+    leader.hear_all()
+    leader.application.known.update({5: None, 6: None})
+    first = leader.block(1, 5)
+    (early,) = said(leader.propose(first), Proposal)
+    proof = Certificates(certificates=(leader.certificate(X, 1),))
+    effects = leader.receive(3, proof)
+    (again,) = said(effects, Proposal)
+    assert again.block.header.parent_view == 0
+    assert votes(effects) == [(N, 2)]
+    voter = Bench(seat=0)
+    voter.application.known.update({5: None, 6: None})
+    for proposal in (early, again):
+        effects = voter.receive(2, proposal)
+    assert votes(effects) == [(N, 2)]
+    (vote,) = said(effects, Vote)
+    assert vote.digest == header_digest(again.block.header)
+
+
+def test_a_notarized_next_leader_without_work_waits() -> None:
+    """R2: nothing in advance if there is nothing more to order; later work is proposed then."""
+    bench = Bench(seat=2)
+    bench.application.known[5] = None
+    block = bench.block(1, 5)
+    assert said(bench.propose(block), Proposal) == []
+    bench.vote(0, N, block)
+    assert votes(bench.vote(3, N, block)) == [(F, 1)]
+    assert len(said(bench.work(6), Proposal)) == 1
 
 
 def test_a_leader_without_work_stays_silent() -> None:
@@ -477,13 +529,13 @@ def test_a_stale_vote_is_answered_with_the_floor() -> None:
 
 
 def test_a_vote_from_the_future_is_asked_about() -> None:
-    """R0, R10: beyond cur + 2 nothing is kept, but the sender is asked, at most twice a delta."""
+    """R0, R10: nothing beyond the window is kept; the sender is asked, twice a delta at most."""
     bench = Bench()
-    effects = bench.vote(3, X, 9)
+    effects = bench.vote(3, X, 2 + AHEAD_MAX)
     assert [type(m) for m in said(effects)] == [Ask]
-    assert bench.vote(3, X, 10) == []
+    assert bench.vote(3, X, 50) == []
     bench.now += DELTA_MS // 2
-    assert len(said(bench.vote(3, X, 10), Ask)) == 1
+    assert len(said(bench.vote(3, X, 50), Ask)) == 1
 
 
 def test_an_ask_is_answered_upward_from_where_it_stands() -> None:
@@ -615,9 +667,8 @@ def test_a_block_that_fits_no_frame_is_our_callers_fault() -> None:
     """``LocalProtocolError`` before anything is sent or signed."""
     bench = Bench(seat=1)
     bench.application = _Verbose()
-    bench.boot()
     with pytest.raises(LocalProtocolError):
-        bench.work(1)
+        bench.boot()
 
 
 def test_an_impossible_epoch_is_refused() -> None:
