@@ -184,7 +184,8 @@ class Following:
         offer = self._floor
         if offer is None or offer.term != r.term or r.finality.height < offer.height:
             return
-        if r.finality.height == offer.height and r.finality.tip_digest != offer.digest:
+        same_height = offer.digest and r.finality.height == offer.height
+        if same_height and r.finality.tip_digest != offer.digest:
             r.refused += 1
             self._floor = None
             return

@@ -16,7 +16,7 @@ import msgspec
 from p2pmed.limits import BATCH_ENTRIES_MAX
 from p2pmed.quorum.certificate import Certificate, Epoch
 from p2pmed.wire import codec
-from p2pmed.wire.codec import Bytes16, Bytes32, Bytes64, Count, Wire
+from p2pmed.wire.codec import Bytes16, Bytes32, Bytes64, Count, OptionalId, Wire
 from p2pmed.wire.hashing import digest
 
 __all__ = [
@@ -163,7 +163,8 @@ class Floor(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=
     index: Count
     index_term: Count
     height: Count
-    digest: Bytes32
+    digest: OptionalId
+    """Empty as long as nothing but empty entries was dropped: no block to name yet."""
     decided: Count
 
 
