@@ -33,6 +33,8 @@ class Size:
     nodes: int = 4
     """Of the gossip bench and the idle mesh."""
     idle_s: float = 3.0
+    patients: int = 1_000
+    """Registered in the home of the records bench."""
 
 
 QUICK: Final = Size(seconds=0.15, load_s=2.0, entries=1_024, stored=4_000, gossip=1_000)
@@ -46,5 +48,6 @@ FULL: Final = Size(
     gossip=10_000,
     meshes=(("bft", 4), ("bft", 7), ("raft", 3)),
     idle_s=30.0,
+    patients=50_000,
 )
 """Some minutes; what the goals speak of."""

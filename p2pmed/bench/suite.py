@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from p2pmed.bench.machine import Machine
 from p2pmed.bench.meshes import consensus_bench, gossip_bench, idle_bench
 from p2pmed.bench.primitives import codec_bench, crypto_bench, disk_bench
+from p2pmed.bench.records import records_bench
 from p2pmed.bench.results import Conditions, Result, load_average
 from p2pmed.bench.single import bundle_bench, catch_up_bench, import_bench, open_bench, submit_bench
 from p2pmed.bench.size import FULL, QUICK, Size
@@ -32,6 +33,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "bundle": bundle_bench,
     "open": open_bench,
     "idle": idle_bench,
+    "records": records_bench,
 }
 SUITES: Final[Mapping[str, Size]] = {"quick": QUICK, "full": FULL}
 

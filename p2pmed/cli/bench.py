@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
+FULL_PATIENTS = 50_000
+"""What the goals of the records bench speak of."""
+
 
 def add(commands: Any) -> None:
     """Declare ``bench``."""
@@ -33,12 +36,13 @@ def add(commands: Any) -> None:
         nargs="*",
         metavar="NAME",
         help="crypto, codec, disk, import, submit, consensus, gossip, catch-up, bundle, open, "
-        "idle (default: all)",
+        "idle, records (default: all)",
     )
     parser.add_argument("--suite", choices=("quick", "full"), default="quick")
     parser.add_argument("--engine", choices=("bft", "raft"), help="of `consensus` (default: both)")
     parser.add_argument("--nodes", type=int, help="of `consensus`, `gossip` and `idle`")
     parser.add_argument("--entries", type=int, help="of `open`, `catch-up` and `bundle`")
+    parser.add_argument("--patients", type=int, help="of `records` (by name alone 50,000)")
     parser.add_argument("--seconds", type=float, help="of each load")
     parser.add_argument("--in-flight", type=int, help="submissions in flight at each node")
     parser.add_argument("--batch", type=int, help="transactions in each submission")
@@ -69,6 +73,7 @@ def _chosen(parsed: argparse.Namespace, size: Size) -> Size:
     for name, low, high in (
         ("nodes", 1, VALIDATORS_MAX),
         ("entries", 10, 10**7),
+        ("patients", 10, 10**6),
         ("seconds", 0.1, 3_600),
         ("in_flight", 1, 1_024),
         ("batch", 1, 256),
@@ -83,8 +88,10 @@ def _chosen(parsed: argparse.Namespace, size: Size) -> Size:
         size = replace(size, nodes=parsed.nodes, meshes=meshes)
     elif parsed.engine is not None:
         size = replace(size, meshes=tuple(m for m in size.meshes if m[0] == parsed.engine))
+    county = FULL_PATIENTS if parsed.names == ["records"] else size.patients
     return replace(
         size,
+        patients=county if parsed.patients is None else parsed.patients,
         stored=size.stored if parsed.entries is None else parsed.entries,
         load_s=size.load_s if parsed.seconds is None else parsed.seconds,
         clients=size.clients if parsed.in_flight is None else parsed.in_flight,

@@ -30,6 +30,7 @@ TINY = Size(
     meshes=(("bft", 2),),
     nodes=2,
     idle_s=0.1,
+    patients=20,
 )
 
 
