@@ -38,6 +38,8 @@ from p2pmed.consensus.interface import (
     Evidence,
     Header,
     Heard,
+    ReadAt,
+    ReadFailed,
     Receive,
     SendTo,
     Store,
@@ -276,6 +278,7 @@ class Node:
         self.application = Counters()
         self.chain: list[tuple[Block, Certificate | None]] = []
         self.stores = 0
+        self.reads: list[ReadAt | ReadFailed] = []
         self._bodies: dict[int, None] = {}
         self._life = 0
         self._wake_at: Instant | None = None
@@ -384,6 +387,8 @@ class Node:
                     self.mesh.after(
                         self.mesh.dice.randint(5, 50), lambda: self._fetch(effect.seat, life)
                     )
+            case ReadAt() | ReadFailed():
+                self.reads.append(effect)
             case Evidence():
                 if self.honest:
                     for observer in self.mesh.observers:

@@ -252,7 +252,9 @@ class BftEngine:
         view = self._ballots.view
         if not self._ballots.may_nullify(view):
             return None
-        return self._pacemaker.give_up_at(proposal_seen=view in self._live.proposals)
+        return self._pacemaker.give_up_at(
+            proposal_seen=view in self._live.proposals, undecided=view - self._live.floor
+        )
 
     def _give_up(self) -> None:
         """R6: vote against this view, and those of silent leaders after it."""

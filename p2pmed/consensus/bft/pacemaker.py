@@ -10,6 +10,11 @@ Rules:
   hours). A silent leader's view says nothing about the network and is not counted, unless a
   whole rotation was lost: then our idea of silence is too short.
 
+Views that nothing decides cost memory and rows. Beyond ``LIVE_VIEWS_MAX`` above the floor each
+one waits twice as long as the one before, so that their number grows with the logarithm of
+time: after a year fewer than thirty more. It stays live: a leader that is there and honest
+needs no time-out, and any liar's turn ends. One decision and all is as at the start.
+
 A leader that was silent for ``SILENT_DELTAS`` of the first delta, or for the present delta if
 that is longer, while a quorum of others spoke, is not waited for. That is each node's own
 judgement; nobody needs to agree on who is absent. Silence is measured in pings, which come
@@ -24,12 +29,16 @@ from typing import Final
 from p2pmed.engine import Instant, Rng
 from p2pmed.limits import PING_MS
 
-__all__ = ["DELTA_MS", "DOUBLINGS_MAX", "Pacemaker"]
+__all__ = ["DELTA_MS", "DOUBLINGS_MAX", "LIVE_VIEWS_MAX", "Pacemaker"]
 
 DELTA_MS: Final = 200
 """One message and one flush on a poor machine, with room (consensus notes, section 3.3)."""
 DOUBLINGS_MAX: Final = 5
 """Never above 32 deltas of the start."""
+LIVE_VIEWS_MAX: Final = 256
+"""Undecided views that are left in the usual time: an hour of bad luck at the slowest pace."""
+PATIENCE_MAX: Final = 20
+"""Doublings beyond that; then a view lasts months."""
 LEADER_DELTAS: Final = 2
 """Until a proposal must have come."""
 ADVANCE_DELTAS: Final = 3
@@ -131,12 +140,13 @@ class Pacemaker:
         """A block is final: the network is well, wait short again."""
         self._lost = self._slow = 0
 
-    def give_up_at(self, *, proposal_seen: bool) -> Instant | None:
-        """When to vote to nullify this view."""
+    def give_up_at(self, *, proposal_seen: bool, undecided: int) -> Instant | None:
+        """When to vote to nullify this view, which is ``undecided`` views above the floor."""
         if self._armed_at is None:
             return None
         deltas = ADVANCE_DELTAS if proposal_seen else LEADER_DELTAS
-        return Instant(self._armed_at + deltas * self.delta)
+        patience = min(max(0, undecided - LIVE_VIEWS_MAX), PATIENCE_MAX)
+        return Instant(self._armed_at + (deltas * self.delta << patience))
 
     def repeated(self, now: Instant) -> None:
         """We said it again; the next time a little later."""
