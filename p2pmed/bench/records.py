@@ -85,7 +85,7 @@ async def _asked(
     answers: list[int] = []
 
     async def by_name(text: str) -> None:
-        answers.append(len((await node.search.patients(name=text)).patients))
+        answers.append(len((await node.search.patients(name=text, limit=100)).patients))
 
     results = [
         *await _timed(

@@ -47,6 +47,8 @@ __all__ = ["FoundPatient", "FoundPatients", "FoundRecord", "Search"]
 OPENED_MAX: Final = 160
 """Candidates opened for one search: a third of a millisecond each."""
 FOUND_MAX: Final = 100
+ENOUGH: Final = 5
+"""Candidates by what says much, beyond which single words of a name are not asked for."""
 INDEX_BY_THE_WAY: Final = 128
 """Records indexed at a search, if any wait: some tens of milliseconds."""
 SUBMIT_AT_ONCE: Final = 128
@@ -114,6 +116,8 @@ class Search:
         )
         self.keys = IndexKeys(node, self.table)
         self._looked_until = b""
+        self._moved: dict[bytes, int] = {}
+        """By index: the epoch to which all is known to have moved."""
 
     # --- asking -------------------------------------------------------------------------------
 
@@ -199,7 +203,7 @@ class Search:
         """Candidates by how much their tokens say; the words of a name only if it needs them."""
         votes: dict[bytes, int] = {}
         for terms in (asked.whole, asked.words):
-            if terms is asked.words and len(votes) >= OPENED_MAX:
+            if len(votes) >= ENOUGH:
                 break
             for term in terms:
                 for patient, record in dict.fromkeys(self._named([term], Category.DEMOGRAPHICS)):
@@ -283,9 +287,12 @@ class Search:
         for place, ring in self.keys.held(IndexUse.SEARCH):
             scope = scope_id(IndexUse.SEARCH, place)
             row = scope_row(state, scope)
-            if row is None or ring.epoch < row.epoch:
+            if row is None or ring.epoch < row.epoch or self._moved.get(scope) == row.epoch:
                 continue
-            for target in list(self.table.outdated(scope, row.epoch)):
+            outdated = list(self.table.outdated(scope, row.epoch))
+            if not outdated:
+                self._moved[scope] = row.epoch
+            for target in outdated:
                 patient = patient_row(state, target) if len(target) == 16 else None
                 entry = self._node.find(patient.entry if patient else target)
                 if entry is not None:
