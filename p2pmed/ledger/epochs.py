@@ -7,7 +7,8 @@ never what is merely executed: a seal that is undone by another branch changes n
 
 Rule: two rows of the state say who decides, so that every node's state machine sees the same
 seats: ``00 65`` holds the epoch of the last executed block, ``00 6e`` the next one, which stands
-from the seal until the first block above it. Beside the state, each node keeps for every ledger
+from the seal until the first block above it. ``00 67`` names the engine, and ``00 62`` the last
+headers, by which a node that joins proves that it has caught up. Beside the state, each node keeps for every ledger
 at which height each epoch began: what a block of the past is checked against.
 
 Byte-exact: ``docs/protocols/block.md``, section 9.
@@ -15,6 +16,7 @@ Byte-exact: ``docs/protocols/block.md``, section 9.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from p2pmed.errors import CredentialError, LocalProtocolError
@@ -23,10 +25,25 @@ from p2pmed.quorum.certificate import Epoch
 from p2pmed.wire import codec
 from p2pmed.world import Disk, Space
 
-__all__ = ["Epochs", "begin", "check_next", "epoch_of", "next_epoch_of", "seal"]
+__all__ = [
+    "BLOCKS_NOTED",
+    "Epochs",
+    "begin",
+    "check_next",
+    "engine_of",
+    "epoch_of",
+    "next_epoch_of",
+    "note_block",
+    "noted_block",
+    "seal",
+]
 
 _EPOCH: Final = b"\x00e"
 _NEXT: Final = b"\x00n"
+_ENGINE: Final = b"\x00g"
+_BLOCK: Final = b"\x00b"
+BLOCKS_NOTED: Final = 1_024
+"""Headers remembered in the state: a node that joins has caught up to one of them."""
 _ROW: Final = b"epoch"
 """META row, before a ledger's id and the height of the first block of an epoch."""
 
@@ -58,13 +75,32 @@ def check_next(epoch: Epoch, following: Epoch) -> None:
         raise CredentialError(f"a next epoch that cannot be: {error}") from None
 
 
-def begin(view: View, epoch: Epoch) -> None:
+def begin(view: View, epoch: Epoch, engine: str) -> None:
     """The block in execution is of ``epoch``; if it is the first, nothing is next any more."""
     raw = codec.encode(epoch)
     if view.get(_EPOCH) != raw:
         view.put(_EPOCH, raw)
+        view.put(_ENGINE, engine.encode("ascii"))
         if view.get(_NEXT) is not None:
             view.delete(_NEXT)
+
+
+def engine_of(state: Readable) -> str:
+    """``bft`` or ``raft``; empty before the first block."""
+    return (state.get(_ENGINE) or b"").decode("ascii")
+
+
+def note_block(view: View, height: int, digest: bytes) -> None:
+    """Remember a decided header, for who proves later that it holds the chain so far."""
+    view.put(
+        _BLOCK + (height % BLOCKS_NOTED).to_bytes(2, "big"), height.to_bytes(8, "big") + digest
+    )
+
+
+def noted_block(state: Readable, height: int) -> bytes | None:
+    """Digest of the header at ``height``, if it is among the last ones below this state."""
+    raw = state.get(_BLOCK + (height % BLOCKS_NOTED).to_bytes(2, "big"))
+    return raw[8:] if raw is not None and int.from_bytes(raw[:8], "big") == height else None
 
 
 class Epochs:
@@ -74,6 +110,10 @@ class Epochs:
         self._disk = disk
         self._first = first
         self._prefix = _ROW + first.ledger
+
+    def founded_by(self, node: bytes) -> bool:
+        """Whether ``node`` had a seat in the first epoch."""
+        return self._first.index_of(node) is not None
 
     def at(self, height: int) -> Epoch:
         """Who decides the block at ``height``, as far as seals are known."""
@@ -85,14 +125,21 @@ class Epochs:
         """The epoch with this number, or ``None`` if it has not begun as far as is known."""
         if number == self._first.number:
             return self._first
-        start = self._prefix
-        while rows := self._disk.scan(Space.META, start, self._prefix + b"\xff" * 9, limit=64):
-            for _, raw in rows:
-                epoch = codec.decode(raw, Epoch)
-                if epoch.number == number:
-                    return epoch
-            start = rows[-1][0] + b"\x00"
-        return None
+        return next((epoch for _, epoch in self._rows() if epoch.number == number), None)
+
+    def begun_at(self, number: int) -> int | None:
+        """The height of the first block of this epoch, or ``None``: one above a seal, but 1."""
+        if number == self._first.number:
+            return 1
+        return next((height for height, epoch in self._rows() if epoch.number == number), None)
+
+    def _rows(self) -> Iterator[tuple[int, Epoch]]:
+        """The epochs after the first, newest first."""
+        end = self._prefix + b"\xff" * 9
+        while rows := self._disk.scan(Space.META, self._prefix, end, limit=16, reverse=True):
+            for key, raw in rows:
+                yield int.from_bytes(key[-8:], "big"), codec.decode(raw, Epoch)
+            end = rows[-1][0]
 
     def stage(self, epoch: Epoch, height: int) -> None:
         """``epoch`` decides from ``height`` on: the seal below it is stored in this commit."""

@@ -25,7 +25,7 @@ from p2pmed.ledger.block import (
     tips_root,
     verdict_leaf,
 )
-from p2pmed.ledger.epochs import begin, next_epoch_of
+from p2pmed.ledger.epochs import begin, next_epoch_of, note_block
 from p2pmed.ledger.genesis import Genesis, ledger_id
 from p2pmed.ledger.merkle import merkle_root
 from p2pmed.ledger.state import BlockContext, Layer, Readable, StateMachine, Verdict
@@ -95,7 +95,8 @@ class Executor:
         """
         layer = Layer(below.state)
         if not tail:
-            begin(layer, epoch)
+            begin(layer, epoch, self._genesis.engine)
+            note_block(layer, below.height, below.parent)
         for tip in tips:
             layer.put(TIP_ROWS + tip.lane.to_bytes(), (tip.seq + 1).to_bytes(8, "big") + tip.id)
         ordered = order_entries(entries)

@@ -15,6 +15,7 @@ import msgspec
 
 from p2pmed.consensus.interface import Block, Header, header_digest
 from p2pmed.errors import CredentialError
+from p2pmed.ledger.block import decode_body
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.quorum.certificate import (
     Certificate,
@@ -34,6 +35,8 @@ __all__ = [
     "Proof",
     "StoredBlock",
     "check_proof",
+    "is_tail",
+    "next_epoch",
     "proof_of",
 ]
 
@@ -63,6 +66,17 @@ class Proof(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     tail: Annotated[tuple[Header, ...], msgspec.Meta(max_length=TAIL_MAX)]
     certificate: Certificate
+
+
+def next_epoch(stored: StoredBlock) -> Epoch | None:
+    """Who decides above a stored block, if it is a seal. Raises ``DecodeError``."""
+    return decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX).next_epoch
+
+
+def is_tail(stored: StoredBlock) -> bool:
+    """Whether a block only proves the seal below it. Raises ``DecodeError``."""
+    body = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX)
+    return body.next_epoch is not None and body.summary.count == 0
 
 
 def proof_of(stored: StoredBlock) -> Proof | None:

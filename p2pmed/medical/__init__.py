@@ -207,6 +207,7 @@ def kinds() -> tuple[Kind[Any], ...]:
         membership,
         qualifications,
         records,
+        seat_changes,
     )
     from p2pmed.medical.privacy import blind_index, links, matching
 
@@ -223,4 +224,5 @@ def kinds() -> tuple[Kind[Any], ...]:
         *discrepancies.KINDS,
         *county.KINDS,
         *evidence.KINDS,
+        *seat_changes.KINDS,
     )

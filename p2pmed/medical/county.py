@@ -210,7 +210,7 @@ class CountyMachine:
     def _spends_in(self, entry: Entry, ledger: bytes) -> bool:
         """Whether it was written for that ledger and counts only by its order."""
         kind = self._registry.find(entry.envelope.kind, entry.envelope.kind_version)
-        if kind is None or not kind.ordered or kind.everywhere:
+        if kind is None or not kind.ordered or kind.everywhere or kind.local:
             return False
         return entry.envelope.ledger == ledger
 

@@ -77,6 +77,8 @@ class Kind(Generic[BodyT]):
     """It counts when final; otherwise as soon as it is stored."""
     everywhere: bool = False
     """Every ledger that orders it executes it (recalls, revocations), whoever it names."""
+    local: bool = False
+    """It speaks of its ledger's own seats: a county that imports the ledger does not execute it."""
     roles: frozenset[str] = field(default_factory=frozenset)
     """Who may author it; empty: any member."""
     rules: str = ""
@@ -132,6 +134,7 @@ class Registry:
                 kind.version,
                 kind.ordered,
                 kind.everywhere,
+                kind.local,
                 sorted(kind.roles),
                 [field.name for field in msgspec.structs.fields(kind.body)],
             ]

@@ -42,6 +42,12 @@ class Rejection(StrEnum):
     RECORD_RETRACTED = "record_retracted"
     NOT_THE_AUTHOR = "not_the_author"
     GRANT_UNKNOWN = "grant_unknown"
+    DELEGATION_UNKNOWN = "delegation_unknown"
+    DELEGATION_EXCEEDED = "delegation_exceeded"
+    PROOF_INVALID = "proof_invalid"
+    CARD_UNKNOWN = "card_unknown"
+    CARD_EXISTS = "card_exists"
+    CUSTODY_UNKNOWN = "custody_unknown"
     MEMBER_UNKNOWN = "member_unknown"
     ISSUER_NOT_ABOVE = "issuer_not_above"
     # drugs
@@ -78,6 +84,21 @@ class Rejection(StrEnum):
     EVIDENCE_WRONG = "evidence_wrong"
     EVIDENCE_UNKNOWN = "evidence_unknown"
     EVIDENCE_SETTLED = "evidence_settled"
+    # seats
+    EPOCH_STALE = "epoch_stale"
+    CHANGE_PENDING = "change_pending"
+    SEATS_ONE_AT_A_TIME = "seats_one_at_a_time"
+    SEATS_IMPOSSIBLE = "seats_impossible"
+    SEAT_UNKNOWN = "seat_unknown"
+    SEAT_TAKEN = "seat_taken"
+    SEAT_QUARANTINED = "seat_quarantined"
+    CONSENT_MISSING = "consent_missing"
+    SYNC_STALE = "sync_stale"
+    VOTE_KEY_MISSING = "vote_key_missing"
+    VOTE_KEY_USED = "vote_key_used"
+    VOTE_KEYS_FULL = "vote_keys_full"
+    MESH_FULL = "mesh_full"
+    BALLOTS_TOO_FEW = "ballots_too_few"
     # ledgers
     ANCHOR_STALE = "anchor_stale"
     ANCHOR_MISMATCH = "anchor_mismatch"
@@ -108,6 +129,12 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.RECORD_RETRACTED: "The record was retracted.",
     R.NOT_THE_AUTHOR: "Only the author of the record may do this.",
     R.GRANT_UNKNOWN: "The grant is not in this ledger.",
+    R.DELEGATION_UNKNOWN: "The delegation is not in this ledger.",
+    R.DELEGATION_EXCEEDED: "The delegation does not reach so far, so deep or so long.",
+    R.PROOF_INVALID: "The patient's own signature is missing, or does not hold.",
+    R.CARD_UNKNOWN: "The card is not in this ledger.",
+    R.CARD_EXISTS: "A card of this number is in the ledger already.",
+    R.CUSTODY_UNKNOWN: "What is referred to is no custody of this patient's key.",
     R.MEMBER_UNKNOWN: "The member is not known to this ledger.",
     R.ISSUER_NOT_ABOVE: "The author neither issued this nor stands above who did.",
     R.UNIT_UNKNOWN: "No such pack was ever taken into this ledger.",
@@ -140,6 +167,20 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.EVIDENCE_WRONG: "The evidence proves nothing against anybody.",
     R.EVIDENCE_UNKNOWN: "Nobody has reported such evidence.",
     R.EVIDENCE_SETTLED: "This was decided before.",
+    R.EPOCH_STALE: "It was said of another epoch than the one in force.",
+    R.CHANGE_PENDING: "Another change ends this epoch already; write it again in the next one.",
+    R.SEATS_ONE_AT_A_TIME: "A Raft mesh adds or removes one seat at a time, and withstands no liars.",
+    R.SEATS_IMPOSSIBLE: "These seats cannot be an epoch, or are those there are.",
+    R.SEAT_UNKNOWN: "The device has no seat in this mesh, and has not joined it.",
+    R.SEAT_TAKEN: "The device has a seat already.",
+    R.SEAT_QUARANTINED: "The device was proved to have lied; people must settle that first.",
+    R.CONSENT_MISSING: "The device has not joined: nobody is given a seat against its will.",
+    R.SYNC_STALE: "The device has not caught up: it names no recent block of this ledger.",
+    R.VOTE_KEY_MISSING: "A seat has no unused vote key published for the next epoch.",
+    R.VOTE_KEY_USED: "A vote key that was published or used before.",
+    R.VOTE_KEYS_FULL: "The device has published as many unused vote keys as are kept.",
+    R.MESH_FULL: "The mesh has as many devices as are kept.",
+    R.BALLOTS_TOO_FEW: "Not more than half of the members have written a ballot in this epoch.",
     R.ANCHOR_STALE: "A later anchor of that ledger is known.",
     R.ANCHOR_MISMATCH: "The anchor does not fit what is known of that ledger.",
 }

@@ -65,3 +65,8 @@ class Barriers:
             if wanted <= height:
                 del self._waiting[request]
                 turn.effects.append(events.Reply(request, count=height))
+
+    def give_up(self, turn: Turn) -> None:
+        """The engine that was asked is no more: its readers ask again."""
+        for token in list(self._asked):
+            self.settle(turn, ReadFailed(token), 0)

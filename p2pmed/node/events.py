@@ -25,6 +25,7 @@ __all__ = [
     "Draft",
     "DropLink",
     "EntriesStored",
+    "EpochBegun",
     "Final",
     "Frame",
     "Halted",
@@ -278,6 +279,15 @@ class LedgerFounded:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochBegun:
+    """The home ledger's seats changed: who decides from now on, and this node's seat in it."""
+
+    ledger: bytes
+    number: int
+    seat: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Halted:
     """The home ledger stopped: a certified block is invalid, or the chain forked."""
 
@@ -286,7 +296,7 @@ class Halted:
 
 
 Notice: TypeAlias = (
-    EntriesStored | PeerHolds | Final | AnchorsMoved | Alarm | LedgerFounded | Halted
+    EntriesStored | PeerHolds | Final | AnchorsMoved | Alarm | LedgerFounded | EpochBegun | Halted
 )
 
 

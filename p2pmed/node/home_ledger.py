@@ -1,9 +1,12 @@
-"""The ledger a node lives in: its chain, its engine if it has a seat, its overlay.
+"""The ledger a node lives in: its chain, and its engine if it has a seat in this epoch.
 
 Blocks are decided by the own engine or come verified from ``sync/chains.py``; both ways end
 in ``_apply``: checked (executed), staged, and announced as final when durable. A decided block
 whose bodies are not here yet waits; a certified block that is invalid, or a fork, halts the
 ledger with an alarm and is never applied.
+
+A block that ends the epoch ends its engine: what that has stored is deleted in the same commit,
+and once the seal is durable the engine of the next epoch starts, if this node has a seat in it.
 
 Order of promises: the engine's records and the decided block are staged in the turn in which
 the engine asked for them, so one commit holds both.
@@ -32,6 +35,7 @@ from p2pmed.consensus.interface import (
     Read,
     ReadAt,
     ReadFailed,
+    Recovered,
     SendTo,
     Store,
     Work,
@@ -41,15 +45,18 @@ from p2pmed.engine import Instant, Persisted
 from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.ledger.chain import Chain, Decided
-from p2pmed.ledger.genesis import Founding
+from p2pmed.ledger.genesis import Founding, ledger_id
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
+from p2pmed.ledger.stored import StoredBlock, next_epoch
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.node import events
 from p2pmed.node.barriers import Barriers
 from p2pmed.node.messages import ConsensusFrame
 from p2pmed.node.turn import Turn
-from p2pmed.quorum.certificate import Certificate, Verify
+from p2pmed.node.vote_keys import VoteKeys
+from p2pmed.node.voting import forget_rows, row_key, rows_of
+from p2pmed.quorum.certificate import Certificate, Epoch, Verify
 from p2pmed.wire import cose
 from p2pmed.world import Space, World
 
@@ -84,21 +91,30 @@ class HomeLedger:
         ready: Callable[[Entry], bool],
         on_decided: Callable[[Turn, Decided], None],
         on_behind: Callable[[Turn, bytes | None, int], None],
+        on_epoch: Callable[[Turn, Epoch, bool], None],
+        on_recovered: Callable[[Turn], None],
+        vote_keys: VoteKeys,
         engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
         muted: bool = False,
         verify: Verify = cose.verify,
     ) -> None:
         self.founding = founding
         genesis = founding.genesis
-        self.epoch = genesis.epoch()
-        self.ledger = self.epoch.ledger
+        self.ledger = ledger_id(genesis)
         self._world = world
         self._logs = logs
         self._me = keys.node_id
         self._holds = holds
         self._on_decided = on_decided
         self._on_behind = on_behind
-        self.seat = self.epoch.index_of(self._me)
+        self._on_epoch = on_epoch
+        self._on_recovered = on_recovered
+        self._vote_keys = vote_keys
+        self._engines = engines or ENGINES
+        self._verify = verify
+        self.muted = muted
+        """Whether it has forgotten votes, as a restored home has: a vote that is forgotten is
+        cast twice. A BFT engine recovers from that by itself (consensus R12)."""
         self.halted = ""
         """Why nothing is ordered or executed any more; empty if all is well."""
         if world.disk.get(Space.LOCAL, FORKED + self.ledger) is not None:
@@ -107,9 +123,11 @@ class HomeLedger:
             self.halted = OTHER_RULES
         self._events: deque[ConsensusEvent] = deque()
         self._stepping = False
-        self._deciding: list[tuple[Block, Certificate | None]] = []
+        self._ended = False
+        """The seal was applied, and the epoch's engine is to be given up."""
+        self._deciding: list[StoredBlock] = []
         """What the engine decided, up to the one with the certificate."""
-        self._waiting: deque[tuple[Block, Certificate | None]] = deque()
+        self._waiting: deque[StoredBlock] = deque()
         self._carried = self._carried_height()
         """Height up to which blocks were on the disk before this became the home ledger."""
         self._unproven: list[Header] = []
@@ -122,44 +140,47 @@ class HomeLedger:
             wall=world.clock.wall_ms,
             available=self.available,
             ready=ready,
-            seat=self.seat or 0,
         )
         self.durable_height = self.chain.height
         """Height up to which blocks are flushed: what may be called *final*."""
         self.barriers = Barriers()
+        self.epoch = self.chain.epoch
+        self.seat = self.epoch.index_of(self._me)
+        self.chain.seat = self.seat or 0
         self.engine: ConsensusEngine | None = None
-        # A restored home has forgotten votes, and a vote that is forgotten is cast twice.
-        if self.seat is not None and genesis.rules == machine.rules_hash and not muted:
-            self.engine = (engines or ENGINES)[genesis.engine](
-                epoch=self.epoch,
-                seat=self.seat,
-                signer=keys.vote_signer(self.epoch.number),
-                application=self.chain,
-                rng=world.rng,
-                records=self._records(),
-                tip=self.chain.head,
-                tip_certificate=self.chain.head_certificate,
-                now=world.clock.now(),
-                verify=verify,
-            )
+        self._start_engine(world.clock.now())
+
+    def _start_engine(self, now: Instant) -> None:
+        """Vote in this epoch, if this node has a seat in it and the seat's key."""
+        if self.seat is None or self.halted == OTHER_RULES:
+            return
+        amnesic = {"amnesic": True} if self.muted else {}
+        if amnesic and self.founding.genesis.engine != "bft":
+            return
+        signer = self._vote_keys.signer(self.epoch.validators[self.seat].vote_key)
+        if signer is None:
+            return
+        head = self.chain.head
+        own = head is not None and head.epoch == self.epoch.number
+        self.engine = self._engines[self.founding.genesis.engine](
+            epoch=self.epoch,
+            seat=self.seat,
+            signer=signer,
+            application=self.chain,
+            rng=self._world.rng,
+            records=rows_of(self._world.disk, self.epoch),
+            tip=head,
+            tip_certificate=self.chain.head_certificate if own else None,
+            now=now,
+            verify=self._verify,
+            **amnesic,
+        )
 
     def _carried_height(self) -> int:
         """The last stored block's: a ledger may be carried long before it is lived in."""
         start = self.ledger
         rows = self._world.disk.scan(Space.BLOCK, start, start + b"\xff" * 9, limit=1, reverse=True)
         return int.from_bytes(rows[0][0][32:], "big") if rows else 0
-
-    def _records(self) -> dict[bytes, bytes]:
-        """The engine's durable rows."""
-        start, rows = self.ledger, {}
-        while True:
-            page = self._world.disk.scan(
-                Space.CONSENSUS, start, self.ledger + b"\xff" * 64, limit=512
-            )
-            rows.update({key[32:]: value for key, value in page})
-            if len(page) < 512:
-                return rows
-            start = page[-1][0] + b"\x00"
 
     def available(self, lane: LaneKey) -> int:
         """The seq below which a quorum of the validators, as far as known, holds ``lane``."""
@@ -168,11 +189,11 @@ class HomeLedger:
                 self._logs.next_seq(lane)
                 if validator.node == self._me
                 else self._holds(validator.node, lane)
-                for validator in self.epoch.validators
+                for validator in self.chain.epoch.validators
             ),
             reverse=True,
         )
-        return held[self.epoch.quorum - 1]
+        return held[self.chain.epoch.quorum - 1]
 
     @property
     def deadline(self) -> Instant | None:
@@ -197,6 +218,9 @@ class HomeLedger:
             while self._events and not self.halted:
                 for effect in self.engine.step(self._events.popleft(), turn.now):
                     self._perform(turn, effect)
+                if self._ended:
+                    self._hand_over(turn)
+                    break
         finally:
             self._events.clear()
             self._stepping = False
@@ -204,15 +228,23 @@ class HomeLedger:
     def _perform(self, turn: Turn, effect: ConsensusEffect) -> None:
         match effect:
             case Store(token, records):
+                if self._ended:
+                    return  # nothing of an epoch that is over is kept
                 for record in records:
-                    key = self.ledger + record.key
+                    key = row_key(self.epoch, record.key)
                     self._world.disk.stage(Space.CONSENSUS, key, record.value)
-                turn.when_durable(lambda later: self.run(later, Persisted(token)))
+                engine = self.engine
+
+                def flushed(later: Turn) -> None:
+                    if self.engine is engine:
+                        self.run(later, Persisted(token))
+
+                turn.when_durable(flushed)
             case SendTo(seat, message):
-                frame = ConsensusFrame(ledger=self.ledger, message=message)
+                frame = self._frame(message)
                 turn.send(self.epoch.validators[seat].node, frame, control=True)
             case Broadcast(message):
-                frame = ConsensusFrame(ledger=self.ledger, message=message)
+                frame = self._frame(message)
                 for validator in self.epoch.validators:
                     if validator.node != self._me:
                         turn.send(validator.node, frame, control=True)
@@ -221,6 +253,9 @@ class HomeLedger:
             case Behind(height, behind_seat):
                 node = None if behind_seat is None else self.epoch.validators[behind_seat].node
                 self._on_behind(turn, node, height)
+            case Recovered():
+                self.muted = False
+                self._on_recovered(turn)
             case ReadAt() | ReadFailed():
                 self.barriers.settle(turn, effect, self.durable_height)
             case Evidence(guilty, kind, first, second):
@@ -231,6 +266,9 @@ class HomeLedger:
                 self._world.disk.stage(Space.LOCAL, key, first + second)
                 turn.staged = True
                 turn.notify(events.Alarm("equivocation", (node,), kind))
+
+    def _frame(self, message: bytes) -> ConsensusFrame:
+        return ConsensusFrame(ledger=self.ledger, epoch=self.epoch.number, message=message)
 
     def read_barrier(self, turn: Turn, request: int) -> None:
         """Answer when what is read here is linearizable. Raises ``LocalProtocolError``."""
@@ -258,79 +296,124 @@ class HomeLedger:
         The engine has moved on and will delete its votes up to there: a block that were not
         kept now would be voted on again after a restart. Raises ``InvariantError``.
         """
-        self._deciding.append((block, certificate))
+        self._deciding.append(StoredBlock(block=block, certificate=certificate))
         if certificate is None:
             return  # proven by the next one
         run, self._deciding = self._deciding, []
-        for each, proof in run:
-            if each.header.height <= self.chain.height:
+        for place, stored in enumerate(run):
+            if self._ended:
+                return  # tails, which the seal has with it
+            block = stored.block
+            if block.header.height <= self.chain.height:
                 continue
-            if self.chain.check(each) is not Check.VALID:
+            if self.chain.check(block) is not Check.VALID:
                 raise InvariantError(
-                    f"block {each.header.height} was decided and cannot be applied"
+                    f"block {block.header.height} was decided and cannot be applied"
                 )
-            self._apply(turn, each, proof)
+            self._apply(turn, self._with_tail(stored, run[place + 1 :]))
 
-    def take(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
+    def _with_tail(self, stored: StoredBlock, above: list[StoredBlock]) -> StoredBlock:
+        """A seal with its proof, which may be that of a tail: nothing else proves it later."""
+        if stored.certificate is not None or next_epoch(stored) is None:
+            return stored
+        tail: list[Header] = []
+        for each in above:
+            tail.append(each.block.header)
+            if each.certificate is not None:
+                return StoredBlock(stored.block, tuple(tail), each.certificate)
+        raise InvariantError(f"seal {stored.block.header.height} was decided without its proof")
+
+    def take(self, turn: Turn, stored: StoredBlock) -> None:
         """A block that is proven final: apply it now, or when its bodies are here."""
         if len(self._waiting) < WAITING_BLOCKS_MAX:
-            self._waiting.append((block, certificate))
+            self._waiting.append(stored)
         self.advance(turn)
 
     def advance(self, turn: Turn) -> None:
         """Apply waiting blocks as far as their bodies are here."""
         while run := self._proven_run(turn):
-            for block, certificate in run:
-                self._apply(turn, block, certificate)
+            for stored in run:
+                self._apply(turn, stored)
 
-    def _proven_run(self, turn: Turn) -> list[tuple[Block, Certificate | None]]:
+    def _proven_run(self, turn: Turn) -> list[StoredBlock]:
         """The next waiting blocks, checked, up to one with a certificate; empty if none are.
 
         They become final together: an ancestor applied alone would be final on a disk that
         does not hold its proof.
         """
         waiting, height = self._waiting, self.chain.height
-        while waiting and waiting[0][0].header.height <= height:
+        while waiting and waiting[0].block.header.height <= height:
             waiting.popleft()
-        run: list[tuple[Block, Certificate | None]] = []
-        for block, certificate in self._next_blocks():
-            if block.header.height <= height:
+        run: list[StoredBlock] = []
+        for stored in self._next_blocks():
+            header = stored.block.header
+            if header.height <= height:
                 continue  # said twice
-            if block.header.height > height + 1:
+            if header.height > height + 1:
                 waiting.clear()  # a gap: sync asks again from the height reached
                 return []
-            verdict = self.chain.check(block)
+            verdict = self.chain.check(stored.block)
             if verdict is Check.MISSING:
                 return []
             if verdict is Check.INVALID:
-                self.halt(turn, f"certified block {block.header.height} is invalid")
+                self.halt(turn, f"certified block {header.height} is invalid")
                 return []
             height += 1
-            run.append((block, certificate))
-            if certificate is not None:
+            run.append(stored)
+            if stored.certificate is not None:
                 return run
         return []
 
-    def _next_blocks(self) -> Iterator[tuple[Block, Certificate | None]]:
+    def _next_blocks(self) -> Iterator[StoredBlock]:
         """What may be applied next: what was carried before, then what has come since."""
         if self.halted:
             return
         for height in range(self.chain.height + 1, self._carried + 1):
             stored = self.chain.block_at(height)
             assert stored is not None  # carried blocks have no holes
-            yield stored.block, stored.certificate
+            yield stored
         yield from self._waiting
 
-    def _apply(self, turn: Turn, block: Block, certificate: Certificate | None) -> None:
-        decided = self.chain.decide(block, certificate)
+    def _apply(self, turn: Turn, stored: StoredBlock) -> None:
+        block, certificate = stored.block, stored.certificate
+        decided = self.chain.decide(block, certificate, stored.tail)
         turn.staged = True
         turn.work = True
+        self._ended = decided.next_epoch is not None
         self._on_decided(turn, decided)
+        if self._ended:
+            self._unproven = []  # the engine that waited for them is given up
+            if not self._stepping:
+                self._hand_over(turn)
+            return
         self._unproven.append(block.header)
         if certificate is not None:
             headers, self._unproven = self._unproven, []
             for header in headers:  # an ancestor is proven by its descendant's certificate
                 self.run(turn, Certified(header, certificate))
+
+    # --- from epoch to epoch ------------------------------------------------------------------
+
+    def _hand_over(self, turn: Turn) -> None:
+        """The seal is applied: give this epoch's engine up, start the next one's when durable."""
+        decided_here, old = self.engine is not None and self._stepping, self.epoch
+        forget_rows(self._world.disk, old)
+        if self.seat is not None:
+            self._vote_keys.forget(old.validators[self.seat].vote_key)
+        self.engine, self._ended, self._deciding = None, False, []
+        self._events.clear()
+        self.barriers.give_up(turn)
+        self.epoch = epoch = self.chain.epoch
+        self.seat = epoch.index_of(self._me)
+        self.chain.seat = self.seat or 0
+
+        def then(later: Turn) -> None:
+            if self.epoch is epoch and self.engine is None and not self.halted:
+                self._start_engine(later.now)
+                later.work = True
+            self._on_epoch(later, old, decided_here)
+
+        turn.when_durable(then)
 
     def halt(self, turn: Turn, reason: str) -> None:
         """Stop this ledger for good: what follows needs people."""

@@ -12,15 +12,16 @@ from p2pmed.node.branches import BranchAsk, BranchEntries
 from p2pmed.sync.chains import ChainMessage
 from p2pmed.sync.founding import FormationMessage
 from p2pmed.wire import codec
-from p2pmed.wire.codec import Bytes32, Wire
+from p2pmed.wire.codec import Bytes32, Count, Wire
 
 __all__ = ["ConsensusFrame", "NodeMessage", "decode_message"]
 
 
 class ConsensusFrame(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=40):
-    """A message of an engine, opaque here."""
+    """A message of an engine, opaque here; engines of two epochs never hear each other."""
 
     ledger: Bytes32
+    epoch: Count
     message: bytes
 
 

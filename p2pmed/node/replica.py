@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from p2pmed.consensus.interface import Heard, Receive
+from p2pmed.consensus.interface import Heard
 from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted, earliest
 from p2pmed.errors import DecodeError, InvariantError, P2pmedError, StorageError
 from p2pmed.gossip import events as gossip
@@ -170,6 +170,7 @@ class Replica:
             holds=self.gossip.peer_next_seq,
             tell_heads=self._tell_heads,
             settled=self._settled,
+            write=self._write,
         )
 
     def _make_gates(self, identity: Identity, verify: Verify) -> None:
@@ -266,6 +267,7 @@ class Replica:
         if opening is not None:
             self.admission.write(turn, (opening,))
         if self.home is not None:
+            self.ledgers.publish_keys(turn)
             self.home.work(turn)
         return self._finish(turn)
 
@@ -357,8 +359,7 @@ class Replica:
             return
         seat = self.ledgers.seats.get(peer)
         if isinstance(message, ConsensusFrame):
-            if seat is not None and self.home and message.ledger == self.home.ledger:
-                self.home.run(turn, Receive(seat, message.message))
+            self.ledgers.hear_engine(turn, peer, message)
             return
         if seat is not None and self.home:
             self.home.run(turn, Heard(seat))

@@ -32,9 +32,10 @@ import msgspec
 from p2pmed.consensus.interface import Block, Header, header_digest
 from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import CredentialError, DecodeError
-from p2pmed.ledger.block import content_hash, decode_body, tips_root
+from p2pmed.ledger.block import Body, content_hash, decode_body, tips_root
+from p2pmed.ledger.epochs import Epochs, check_next
 from p2pmed.ledger.genesis import Founding, check_founding, ledger_id
-from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock, check_proof
+from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock, check_proof, is_tail, next_epoch
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX, FRAME_BYTES_MAX
 from p2pmed.quorum.certificate import Epoch, Verify
 from p2pmed.wire import codec, cose
@@ -70,6 +71,8 @@ APPLY_MS: Final = 30_000
 LOOSE_BLOCKS_MAX: Final = 256
 LOOSE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Blocks of one ledger that wait for a descendant with a certificate."""
+OFFER_BYTES_MAX: Final = 32 * 1024
+"""A seal that is handed to a peer unasked; a larger one it asks for."""
 
 _NULL: Final = b"\xf6"
 """CBOR's null, which ends the encoding of a block without a certificate."""
@@ -177,7 +180,9 @@ _LONG_AGO: Final = Instant(-(2**62))
 @dataclass(slots=True)
 class _Known:
     founding: Founding
+    epochs: Epochs
     epoch: Epoch
+    """Who decides above ``height``."""
     height: int
     digest: bytes
     claims: dict[bytes, int]
@@ -230,8 +235,8 @@ class Chains:
         if rows:
             header = codec.decode(rows[0][1], StoredBlock, limit=STORED_BYTES_MAX).block.header
             height, digest = header.height, header_digest(header)
-        epoch = founding.genesis.epoch()
-        self._known[ledger] = _Known(founding, epoch, height, digest, {})
+        epochs = Epochs(self._disk, founding.genesis.epoch())
+        self._known[ledger] = _Known(founding, epochs, epochs.at(height + 1), height, digest, {})
 
     # --- questions ------------------------------------------------------------------------
 
@@ -248,6 +253,16 @@ class Chains:
         """Height up to which ``ledger`` is verified here."""
         known = self._known.get(ledger)
         return known.height if known else 0
+
+    def epoch(self, ledger: bytes) -> Epoch | None:
+        """Who decides the next block of a known ledger."""
+        known = self._known.get(ledger)
+        return known.epoch if known else None
+
+    def epochs(self, ledger: bytes) -> Epochs | None:
+        """At which height each epoch of a known ledger began."""
+        known = self._known.get(ledger)
+        return known.epochs if known else None
 
     def block_at(self, ledger: bytes, height: int) -> StoredBlock | None:
         """A stored block."""
@@ -277,15 +292,19 @@ class Chains:
         if len(self._known) >= LEDGERS_MAX:
             raise _NoRoom(f"more than {LEDGERS_MAX} ledgers")
         for validator in founding.genesis.validators:
-            known = sum(k.epoch.index_of(validator.node) is not None for k in self._known.values())
+            known = sum(k.epochs.founded_by(validator.node) for k in self._known.values())
             if known >= LEDGERS_PER_FOUNDER_MAX:
                 raise _NoRoom(f"a founder of more than {LEDGERS_PER_FOUNDER_MAX} ledgers")
 
-    def advance(self, header: Header) -> None:
-        """The home ledger's next block was decided and staged by its own chain."""
+    def advance(self, header: Header, following: Epoch | None = None) -> None:
+        """The home ledger's next block was decided and staged by its own chain.
+
+        ``following``: who decides above it, if it is a seal.
+        """
         known = self._known[header.ledger]
         if header.height > known.height:  # else it was carried before it was executed here
             known.height, known.digest = header.height, header_digest(header)
+            known.epoch = following or known.epoch
             known.loose = []
 
     def take(self, ledger: bytes, raws: Sequence[bytes]) -> Verified | Forked | None:
@@ -301,7 +320,7 @@ class Chains:
         self, ledger: bytes, known: _Known, raws: Sequence[bytes]
     ) -> tuple[Verified | Forked | None, list[bytes]]:
         """What ``take`` gives, and blocks that connect and that nothing proves yet."""
-        height, digest = known.height, known.digest
+        height, digest, epoch = known.height, known.digest, known.epoch
         taken: list[StoredBlock] = []
         loose: list[bytes] = []
         proven = 0
@@ -316,7 +335,7 @@ class Chains:
                 break
             if not taken and (fork := self._other_parent(ledger, stored, known)):
                 return fork, []
-            self._check(stored, known.epoch, digest)
+            epoch = self._check(stored, epoch, digest)
             taken.append(stored)
             loose.append(raw)
             height, digest = header.height, header_digest(header)
@@ -330,21 +349,34 @@ class Chains:
         return Verified(ledger, tuple(taken)), []
 
     def _keep(self, ledger: bytes, blocks: Sequence[StoredBlock]) -> None:
+        known = self._known[ledger]
         for stored in blocks:
-            key = ledger + stored.block.header.height.to_bytes(8, "big")
+            height = stored.block.header.height
+            key = ledger + height.to_bytes(8, "big")
             self._disk.stage(Space.BLOCK, key, codec.encode(stored))
-        self.advance(blocks[-1].block.header)
+            following = next_epoch(stored)
+            if following is not None:
+                known.epochs.stage(following, height + 1)
+            self.advance(stored.block.header, following)
 
-    def _check(self, stored: StoredBlock, epoch: Epoch, parent: bytes) -> None:
-        block = stored.block
-        header = block.header
+    def _check(self, stored: StoredBlock, epoch: Epoch, parent: bytes) -> Epoch:
+        """Who decides above the block, if it holds in ``epoch``; else ``CredentialError``."""
+        header = stored.block.header
         if header.ledger != epoch.ledger or header.epoch != epoch.number:
             raise CredentialError("a block of another ledger or epoch")
         if header.parent != parent:
             raise CredentialError(f"block {header.height} does not name its parent")
-        _check_content(block)
+        following = _check_content(stored.block).next_epoch
+        if stored.tail and following is None:
+            raise CredentialError(f"block {header.height} has a tail and ends no epoch")
         if stored.certificate is not None:
             check_proof(header, stored.tail, stored.certificate, epoch, verify=self._verify)
+        if following is None:
+            return epoch
+        if stored.certificate is None:
+            raise CredentialError(f"block {header.height} ends its epoch and nothing proves it")
+        check_next(epoch, following)
+        return following
 
     def _fork(self, ledger: bytes, stored: StoredBlock, known: _Known) -> Forked | None:
         """Whether a genuine certified block stands against the one stored at its height."""
@@ -352,8 +384,7 @@ class Chains:
         mine = self.block_at(ledger, header.height)
         if mine is None or stored.certificate is None or mine.block.header == header:
             return None
-        self._check(stored, known.epoch, header.parent)
-        return Forked(ledger, mine, stored)
+        return self._forked(ledger, mine, stored, known)
 
     def _other_parent(self, ledger: bytes, stored: StoredBlock, known: _Known) -> Forked | None:
         """Whether a genuine certified block follows another block than the last one here.
@@ -361,12 +392,39 @@ class Chains:
         Finality of a block is finality of its parent: whoever asks upward from its own head
         meets the other branch of a fork here first, and the messenger is not at fault.
         """
-        header = stored.block.header
         mine = self.block_at(ledger, known.height)
-        if mine is None or stored.certificate is None or header.parent == known.digest:
+        if mine is None or stored.certificate is None or stored.block.header.parent == known.digest:
             return None
-        self._check(stored, known.epoch, header.parent)
+        return self._forked(ledger, mine, stored, known)
+
+    def _forked(
+        self, ledger: bytes, mine: StoredBlock, stored: StoredBlock, known: _Known
+    ) -> Forked | None:
+        """The fork that a certified block proves, each by the epoch that it names.
+
+        A tail above a seal stands at heights of the next epoch and contradicts nothing.
+        """
+        header = stored.block.header
+        epoch = known.epochs.numbered(header.epoch)
+        if epoch is None:
+            raise CredentialError("a block of an epoch that is not known")
+        following = self._check(stored, epoch, header.parent)
+        if is_tail(stored) and known.epochs.numbered(following.number) == following:
+            return None
         return Forked(ledger, mine, stored)
+
+    def offer(self, ledger: bytes, height: int) -> ChainBlocks | None:
+        """The block at ``height`` with what stands unproven below it, for a peer that lacks it."""
+        raws: list[bytes] = []
+        while len(raws) < BLOCKS_PER_ANSWER_MAX:
+            raw = self._disk.get(Space.BLOCK, ledger + height.to_bytes(8, "big"))
+            if raw is None or (raws and _is_certified(raw)):
+                break
+            raws.insert(0, raw)
+            height -= 1
+        if not raws or sum(map(len, raws)) > OFFER_BYTES_MAX:
+            return None
+        return ChainBlocks(ledger=ledger, founding=b"", blocks=tuple(raws))
 
     # --- the core -------------------------------------------------------------------------
 
@@ -520,13 +578,14 @@ class Chains:
         return effects
 
 
-def _check_content(block: Block) -> None:
-    """Raises unless the content is what the header commits to."""
+def _check_content(block: Block) -> Body:
+    """The content. Raises unless it is what the header commits to."""
     body = decode_body(block.content, limit=BLOCK_CONTENT_BYTES_MAX)
     if content_hash(body.summary) != block.header.content:
         raise CredentialError("a block whose content is not what its header says")
     if tips_root(body.tips) != body.summary.tips:
         raise CredentialError("a block whose tips are not what its summary says")
+    return body
 
 
 def _is_certified(raw: bytes) -> bool:

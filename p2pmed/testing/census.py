@@ -137,11 +137,12 @@ def _count_ledger(disk: Disk, ledger: bytes, founding: Founding, count: HomeCoun
         if stored.certificate is None:
             continue
         check_certificate(stored.certificate, epoch)
-        if stored.certificate.digest != parent:
+        if stored.certificate.digest != header_digest((header, *stored.tail)[-1]):
             count.faults.append(f"block {height} carries another block's certificate")
             return
         for proven_height, digest, block in unproven:
             count.blocks[ledger, proven_height] = digest
             body = decode_body(block.block.content, limit=BLOCK_CONTENT_BYTES_MAX)
             tips.update({tip.lane: tip.seq + 1 for tip in body.tips})
+            epoch = body.next_epoch or epoch
         unproven = []

@@ -28,8 +28,8 @@ DIAL_MS: Final = (20, 800)
 NOTICE_MS_MAX: Final = 4_000
 CLOG_BYTES_MAX: Final = 32 * 1024
 """What waits at a clogged link before the sender is told that its queue is full."""
-CONSENSUS_HEAD: Final = b"\x83\x18\x28"
-"""How a ``ConsensusFrame`` begins: an array of three, tag 40."""
+CONSENSUS_HEAD: Final = b"\x84\x18\x28"
+"""How a ``ConsensusFrame`` begins: an array of four, tag 40."""
 
 
 @dataclass(slots=True, kw_only=True)

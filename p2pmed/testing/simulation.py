@@ -578,9 +578,10 @@ class Simulation:
             self._violated("final means certified", f"{node.name}: no proof of {height}")
             return
         try:
-            if stored.certificate.digest != header_digest(stored.block.header):
+            last = (stored.block.header, *stored.tail)[-1]
+            if stored.certificate.digest != header_digest(last):
                 raise CredentialError("the certificate of another block")
-            epoch = node.home.founding.genesis.epoch()
+            epoch = node.home.chain.epochs.at(height)
             check_certificate(stored.certificate, epoch, verify=self.verify)
         except CredentialError as error:
             self._violated("final means certified", f"{node.name}: {height}: {error}")

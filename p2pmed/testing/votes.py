@@ -20,9 +20,9 @@ from p2pmed.testing.network import CONSENSUS_HEAD
 __all__ = ["VoteWatch"]
 
 _LEDGER_AT: Final = len(CONSENSUS_HEAD) + 2
-_BODY_AT: Final = _LEDGER_AT + 32
-_LENGTHS: Final = {0x58: 1, 0x59: 2, 0x5A: 4}
-"""Bytes of length after the head of a longer byte string (RFC 8949, 3)."""
+_EPOCH_AT: Final = _LEDGER_AT + 32
+_LENGTHS: Final = {0x18: 1, 0x19: 2, 0x1A: 4, 0x1B: 8, 0x58: 1, 0x59: 2, 0x5A: 4}
+"""Bytes after the head of a longer number or byte string (RFC 8949, 3)."""
 _BFT_VOTES: Final = (b"\x85\x02", b"\x82\x07")
 """Heads of one vote, and of several."""
 _RAFT_ASKS: Final = b"\x86\x03"
@@ -43,7 +43,9 @@ class VoteWatch:
             if self._last.get(voter) == frame:
                 return ""  # one vote goes to everybody
             self._last[voter] = frame
-        ledger, body = frame[_LEDGER_AT:_BODY_AT], _body(frame)
+        at = _EPOCH_AT + 1 + _LENGTHS.get(frame[_EPOCH_AT], 0)
+        ledger = frame[_LEDGER_AT:at]  # and epoch: views and terms begin again in each
+        body = frame[at + 1 + _LENGTHS.get(frame[at], 0) :]
         if engine == "bft":
             return self._bft(ledger, voter, body) if body.startswith(_BFT_VOTES) else ""
         return self._raft(ledger, voter, target, body)
@@ -76,8 +78,3 @@ class VoteWatch:
         if self._said.setdefault((ledger, voter, view, kind), what) == what:
             return ""
         return f"{voter} signed two statements of kind {kind} in {view}"
-
-
-def _body(frame: bytes) -> bytes:
-    """The engine's message inside an encoded ``ConsensusFrame``."""
-    return frame[_BODY_AT + 1 + _LENGTHS.get(frame[_BODY_AT], 0) :]
