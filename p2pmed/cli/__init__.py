@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "bundle",
     "backup",
     "verify",
+    "proof",
     "doctor",
     "fhir",
     "foreign",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from p2pmed.cli.session import add_home, command, home_of, show
+from p2pmed.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pmed.node.audit import Findings
@@ -35,12 +36,24 @@ def add(commands: Any) -> None:
     parser = command(
         commands,
         "verify",
-        help="check a stopped home, or a bundle, from its bytes; no passphrase is needed",
+        help="check a stopped home, a bundle or a proof from its bytes; no passphrase is needed",
         example="p2pmed verify --home clinic-a\n"
-        "  p2pmed verify --bundle /media/stick/mu.bundle --home clinic-a",
+        "  p2pmed verify --bundle /media/stick/mu.bundle --home clinic-a\n"
+        "  p2pmed verify --proof visit.proof",
     )
     add_home(parser)
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="check this bundle instead")
+    parser.add_argument(
+        "--proof",
+        type=Path,
+        metavar="FILE",
+        help="check this proof of one transaction instead; neither home nor key is needed",
+    )
+    parser.add_argument(
+        "--manifest-id",
+        metavar="HEX",
+        help="the network's id, known from elsewhere, for --proof",
+    )
     parser.add_argument(
         "--manifest",
         type=Path,
@@ -51,6 +64,8 @@ def add(commands: Any) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
+    if parsed.proof is not None:
+        return _verify_proof(parsed)
     from p2pmed.node.audit import audit_bundle, audit_home
 
     report = _stages(parsed)
@@ -61,6 +76,27 @@ def _verify(parsed: argparse.Namespace) -> int:
         subject = home_of(parsed)
         findings = audit_home(subject, report=report)
     return _tell(parsed, subject, findings)
+
+
+def _verify_proof(parsed: argparse.Namespace) -> int:
+    from p2pmed.cli.proof import proof_lines
+    from p2pmed.node.operations.proofs import check_file
+
+    network: bytes | None = None
+    if parsed.manifest_id is not None:
+        network = _hex_id(parsed.manifest_id)
+    answer = {"checked": str(parsed.proof), "ok": True, **check_file(parsed.proof, network=network)}
+    return show(parsed, answer, lines=proof_lines)
+
+
+def _hex_id(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text.strip())
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise ConfigError("--manifest-id: 64 hex digits are needed", hint="as `p2pmed proof` says")
+    return found
 
 
 def _manifest(parsed: argparse.Namespace) -> bytes | None:

@@ -42,7 +42,7 @@ from p2pmed.quorum.certificate import (
     epoch_digest,
 )
 from p2pmed.wire import codec, cose
-from p2pmed.wire.codec import Bytes32, Text, Wire
+from p2pmed.wire.codec import Bytes32, Wire
 from p2pmed.wire.hashing import hash_bytes
 
 __all__ = [
@@ -86,7 +86,7 @@ class Placed(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """From 0, in the order of the block."""
     path: Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=PATH_MAX)]
     """Siblings from its id up to ``Summary.entries``."""
-    code: Annotated[Text, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[a-z0-9_.]+\Z")]
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[a-z0-9_.]+\Z")]
     """``applied``, or the name of the refusal."""
     other: Annotated[bytes, msgspec.Meta(max_length=32)]
     """Id of the transaction that this one contradicts; empty if none."""

@@ -29,5 +29,7 @@ class Identity:
     chain: tuple[bytes, ...]
     incarnation: bytes
     boot: int
+    manifest_raw: bytes = b""
+    """The manifest as its authority signed it: what a proof begins with."""
     muted: bool = False
     """Restored from a backup: it writes records, and neither votes nor founds (consensus R12)."""

@@ -591,9 +591,11 @@ async def _identity(opened: Home, folder: Path, keys: DeviceKeys) -> Identity:
     if opened.restored:
         opened.disk.stage(Space.META, MUTED, b"1")  # durable with the new incarnation
         await opened.adopt(SystemEntropy().token(16))
-    manifest, network = open_manifest(opened.read(HomeFile.MANIFEST))
+    raw = opened.read(HomeFile.MANIFEST)
+    manifest, network = open_manifest(raw)
     return Identity(
         manifest=manifest,
+        manifest_raw=raw,
         network=network,
         keys=keys,
         chain=read_chain(folder),

@@ -5,11 +5,11 @@ Nothing is executed: a light client sees no bodies either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from toy_ledger import Device, certify, founding_of, genesis_of
+from toy_ledger import NETWORK, Device, certify, founding_of, genesis_of
 
 from p2pmed.consensus.interface import Header, header_digest
 from p2pmed.ledger.block import Summary, content_hash, verdict_leaf
@@ -42,11 +42,19 @@ class Story:
     seats: list[Device]
     engine: str = "bft"
     liars: int | None = None
+    network: bytes = NETWORK
+    chain_of: Callable[[Device], tuple[bytes, ...]] = lambda device: (device.key,)
+    """Credentials; a device's key, for toys."""
     handovers: list[Handover] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.genesis = genesis_of(self.seats, engine=self.engine, liars=self.liars)
-        self.founding: Founding = founding_of(self.seats, self.genesis)
+        self.genesis = genesis_of(
+            self.seats, engine=self.engine, liars=self.liars, network=self.network
+        )
+        self.founding: Founding = msgspec.structs.replace(
+            founding_of(self.seats, self.genesis),
+            chains=tuple(self.chain_of(device) for device in self.seats),
+        )
         self.epoch: Epoch = self.genesis.epoch()
         self.height, self.view, self.digest = 0, 0, self.epoch.ledger
 

@@ -372,13 +372,12 @@ def test_a_changed_byte_is_refused(evidence: Evidence) -> None:
     """Every part is checked or not carried."""
     raw = codec.encode(evidence)
     assert decode_evidence(raw) == evidence
-    named = check_evidence(evidence)
+    check_evidence(evidence)
     step = max(1, len(raw) // 400)
     for at in range(0, len(raw), step):
         forged = raw[:at] + bytes([raw[at] ^ 0x01]) + raw[at + 1 :]
         with pytest.raises((CredentialError, DecodeError)):
-            found = check_evidence(decode_evidence(forged))
-            assert found != named, at
+            check_evidence(decode_evidence(forged))
 
 
 def test_unknown_and_misplaced_parts_are_refused() -> None:

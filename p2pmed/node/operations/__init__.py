@@ -29,6 +29,7 @@ FAMILIES: Final = (
     "patients",
     "drugs",
     "claims",
+    "proofs",
 )
 """Modules of this package that have operations."""
 
