@@ -14,6 +14,7 @@ from nacl import bindings
 
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical.patients import PatientRegister
+from p2pmed.medical.privacy.holding import NOBODY
 from p2pmed.medical.records import RecordAdd
 from p2pmed.medical.sealed import Sealed
 from p2pmed.node.events import Draft
@@ -41,7 +42,12 @@ def _sealed() -> Sealed:
 def registration(patient: bytes) -> Draft:
     """The draft that registers ``patient`` (16 bytes), readable by nobody."""
     body = PatientRegister(
-        catchment="bench", patient_key=secrets.token_bytes(32), wraps=(), sealed=_sealed()
+        catchment="bench",
+        patient_key=secrets.token_bytes(32),
+        wraps=(),
+        sealed=_sealed(),
+        told=b"",
+        holding=NOBODY,
     )
     return Draft(body=body, subject=patient)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         ProductApprove,
         ProductPublish,
     )
-    from p2pmed.medical.consent import AccessGrant, AccessRevoke
+    from p2pmed.medical.consent import AccessGrant, AccessRevoke, AccessRotate
     from p2pmed.medical.discrepancies import DiscrepancyReport, DiscrepancyResolve, Ruling
     from p2pmed.medical.drug_queries import (
         LotReach,
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessGrant",
     "AccessRevoke",
+    "AccessRotate",
     "Act",
     "AllergyIntolerance",
     "CarePlan",
@@ -142,7 +143,7 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
         "ProductApprove",
         "ProductPublish",
     ),
-    "consent": ("AccessGrant", "AccessRevoke"),
+    "consent": ("AccessGrant", "AccessRevoke", "AccessRotate"),
     "discrepancies": ("DiscrepancyReport", "DiscrepancyResolve", "Ruling"),
     "drug_queries": (
         "LotReach",
@@ -209,12 +210,24 @@ def kinds() -> tuple[Kind[Any], ...]:
         records,
         seat_changes,
     )
-    from p2pmed.medical.privacy import blind_index, links, matching
+    from p2pmed.medical.privacy import (
+        blind_index,
+        cards,
+        custody,
+        delegation,
+        facilities,
+        links,
+        matching,
+    )
 
     return (
         *membership.KINDS,
         *records.KINDS,
         *consent.KINDS,
+        *delegation.KINDS,
+        *custody.KINDS,
+        *cards.KINDS,
+        *facilities.KINDS,
         *blind_index.KINDS,
         *links.KINDS,
         *matching.KINDS,

@@ -10,7 +10,8 @@ were made apart, each may have handed its new keys to the other's ex-reader;
 ``rotation_due`` says so until a revocation of a newer epoch settles it.
 
 Any member may author these: without the patient's keys a grant wraps nothing, and a revocation
-only restricts. Both stay visible for ever under their author's signature.
+only restricts. Both stay visible for ever under their author's signature. A grant that is *proven*
+carries the patient's own signature besides (card in hand), or a delegate's (``delegation.py``).
 """
 
 from __future__ import annotations
@@ -23,25 +24,38 @@ import msgspec
 
 from p2pmed.identity.sealing import WRAP_BYTES, box_id
 from p2pmed.ledger.state import Readable, View
+from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.keyring import WRAPPED_BYTES_MAX, Wrapped
 from p2pmed.medical.patients import (
     GRANTS,
     WRAPS_MAX,
     GrantRow,
     about_patient,
+    patient_keys,
     wraps_fault,
 )
+from p2pmed.medical.privacy.delegation import (
+    answer_requests,
+    delegation_fault,
+    delegation_holds,
+    delegation_row,
+)
+from p2pmed.medical.privacy.proofs import Proof, is_proven, said
+from p2pmed.medical.privacy.scopes import Told
 from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.tables import Table
-from p2pmed.wire.codec import Bytes16, Bytes32, Count, TimeMs, Wire
+from p2pmed.wire.codec import Bytes16, Bytes32, Count, OptionalId, TimeMs, Wire
+from p2pmed.wire.hashing import hash_bytes
 
 __all__ = [
     "EPOCHS",
+    "EPOCH_KEYS",
     "EPOCH_PURPOSE",
     "KINDS",
     "AccessGrant",
     "AccessRevoke",
+    "AccessRotate",
     "Grant",
     "Purpose",
     "current_epoch",
@@ -68,6 +82,7 @@ class Purpose(StrEnum):
     PATIENT = "PATRQT"
 
 
+ReasonCode = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{1,31}\Z")]
 PurposeCode = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{2,16}\Z")]
 
 
@@ -83,6 +98,26 @@ class AccessGrant(Wire, frozen=True, array_like=True, forbid_unknown_fields=True
     until: TimeMs
     """0: open."""
     wrapped: Annotated[bytes, msgspec.Meta(min_length=WRAP_BYTES, max_length=WRAPPED_BYTES_MAX)]
+    told: Told
+    """Which categories: for who manages the patient's consent."""
+    under: OptionalId
+    """The delegation by which the author acts, or empty."""
+    proof: Proof
+    """The patient's signature over ``words``, or the delegate's; or empty."""
+
+    @property
+    def words(self) -> list[Any]:
+        """What is signed: all but the signature."""
+        return [
+            self.grantee_key,
+            self.purpose,
+            self.epoch,
+            self.since,
+            self.until,
+            hash_bytes(self.wrapped),
+            hash_bytes(self.told),
+            self.under,
+        ]
 
 
 class AccessRevoke(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -94,6 +129,22 @@ class AccessRevoke(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tru
     wraps: Annotated[tuple[Wrapped, ...], msgspec.Meta(max_length=WRAPS_MAX)]
 
 
+class AccessRotate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """``access.rotate``: a new epoch with no grant ended: a card lost, staff gone, keys opened in
+    an emergency. With the current epoch it hands more keys of it to those who read already.
+    """
+
+    reason: ReasonCode
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    wraps: Annotated[tuple[Wrapped, ...], msgspec.Meta(max_length=WRAPS_MAX)]
+
+
+class KeyedRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """That a transaction hands out keys of an epoch: found without walking a life."""
+
+    epoch: Count
+
+
 class EpochRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """State of a patient's newest epoch: the pseudonym's row."""
 
@@ -103,6 +154,7 @@ class EpochRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 EPOCHS: Final = Table("epoch", EpochRow)
+EPOCH_KEYS: Final = Table("epoch_keys", KeyedRow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -130,11 +182,15 @@ def grant_in_force(row: GrantRow, at_ms: int) -> bool:
 
 
 def readers(view: Readable, patient: bytes, at_ms: int | None = None) -> list[Grant]:
-    """Who was given keys and has not lost them; with ``at_ms``, only grants in force then."""
+    """Who was given keys and has not lost them; with ``at_ms``, only grants in force then.
+
+    A grant ends with the delegation under which it was given.
+    """
     return [
         grant
         for grant in grants(view, patient)
         if (not grant.row.revoked if at_ms is None else grant_in_force(grant.row, at_ms))
+        and delegation_holds(view, patient, grant.row.under, at_ms)
     ]
 
 
@@ -166,8 +222,19 @@ def _epoch_row(view: Readable, patient: bytes) -> EpochRow | None:
 def _check_grant(act: Act[AccessGrant], view: View) -> Rejection | None:
     if fault := about_patient(act, view):
         return fault
-    if act.body.until and act.body.until <= act.body.since:
+    body, patient = act.body, act.entry.envelope.subject
+    if body.until and body.until <= body.since:
         return Rejection.MALFORMED
+    message = said("grant", act.context.network, patient, body.words)
+    if body.under:
+        row = delegation_row(view, patient, body.under)
+        if row is not None and not is_proven(row.sign_key, body.proof, message):
+            return Rejection.PROOF_INVALID
+        return delegation_fault(act.entry, row, body.since, body.until)
+    # The current key only: who found a lost card must not give leave with it.
+    current = patient_keys(view, patient)[-1]
+    if body.proof and not is_proven(current.sign_key, body.proof, message):
+        return Rejection.PROOF_INVALID
     return None
 
 
@@ -182,8 +249,11 @@ def _apply_grant(act: Act[AccessGrant], view: View) -> None:
         until=body.until,
         author=entry.author,
         entry=entry.id,
+        under=body.under,
+        proven=bool(body.proof),
     )
     GRANTS.put(view, row, entry.envelope.subject, entry.id)
+    answer_requests(view, entry)
 
 
 def _check_revoke(act: Act[AccessRevoke], view: View) -> Rejection | None:
@@ -204,14 +274,27 @@ def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
     row = grant_row(view, patient, body.grant)
     assert row is not None  # checked
     GRANTS.put(view, msgspec.structs.replace(row, revoked=True), patient, body.grant)
-    recipients = {wrapped.grantee for wrapped in body.wraps}
+    _begin_epoch(view, act.entry, body.epoch, body.wraps)
+
+
+def _check_rotate(act: Act[AccessRotate], view: View) -> Rejection | None:
+    return about_patient(act, view) or wraps_fault(act.body.wraps)
+
+
+def _apply_rotate(act: Act[AccessRotate], view: View) -> None:
+    _begin_epoch(view, act.entry, act.body.epoch, act.body.wraps)
+
+
+def _begin_epoch(view: View, entry: Entry, epoch: int, wraps: tuple[Wrapped, ...]) -> None:
+    patient = entry.envelope.subject
+    EPOCH_KEYS.put(view, KeyedRow(epoch=epoch), patient, entry.id)
+    recipients = {wrapped.grantee for wrapped in wraps}
     newest = _epoch_row(view, patient)
-    if newest is not None and newest.epoch > body.epoch:
+    if newest is not None and newest.epoch > epoch:
         return
-    if newest is not None and newest.epoch == body.epoch:
+    if newest is not None and newest.epoch == epoch:
         recipients.update(newest.recipients)
-    settled = EpochRow(epoch=body.epoch, recipients=tuple(sorted(recipients)))
-    EPOCHS.put(view, settled, patient)
+    EPOCHS.put(view, EpochRow(epoch=epoch, recipients=tuple(sorted(recipients))), patient)
 
 
 KINDS: Final[tuple[Kind[Any], ...]] = (
@@ -221,7 +304,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_grant,
         apply=_apply_grant,
         ordered=False,
-        rules="Refused unless the patient is registered and the grant ends after it begins.",
+        rules="Refused unless the patient is registered, the grant ends after it begins, and what "
+        "is signed by the patient or a delegate is so.",
     ),
     Kind(
         name="access.revoke",
@@ -230,5 +314,13 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         apply=_apply_revoke,
         ordered=False,
         rules="Refused unless it names a grant of the patient and an epoch newer than its keys.",
+    ),
+    Kind(
+        name="access.rotate",
+        body=AccessRotate,
+        check=_check_rotate,
+        apply=_apply_rotate,
+        ordered=False,
+        rules="Refused unless the patient is registered.",
     ),
 )

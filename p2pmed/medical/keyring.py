@@ -8,6 +8,8 @@ A revocation begins a new epoch: new keys, wrapped to the survivors only. What a
 could read before stays readable to him, and nothing here pretends otherwise.
 Two revocations on both sides of a cut make two keys of one category and epoch; both stay in
 the ring (old records need them), and which is current is decided by name, alike everywhere.
+A key may be *locked* under a passphrase of the patient's own (``privacy/locks.py``): the ring then
+holds it sealed to that passphrase, and opens nothing with it until it is said.
 
 What it does not do: erase keys. Python cannot overwrite ``bytes``; dropping the last reference
 is the most there is.
@@ -16,8 +18,8 @@ is the most there is.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -26,8 +28,9 @@ import msgspec
 from p2pmed.engine import Entropy
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction
 from p2pmed.identity import sealing
+from p2pmed.medical.privacy.locks import LOCKED_BYTES, Lock, join_locked, part_locked
 from p2pmed.wire import cbor, codec
-from p2pmed.wire.codec import Bytes16, Bytes32, Count, Wire
+from p2pmed.wire.codec import Bytes16, Count, Wire
 
 __all__ = [
     "EVERY_CATEGORY",
@@ -56,14 +59,18 @@ class Category(StrEnum):
     HIV_STI = "hiv_sti"
     SUBSTANCE_USE = "substance_use"
     INSURANCE = "insurance"
+    CONSENT = "consent"
+    """Who may read what: not a part of the record, but what grants and requests are told under."""
 
 
-EVERY_CATEGORY: Final = tuple(Category)
+EVERY_CATEGORY: Final = tuple(each for each in Category if each is not Category.CONSENT)
+"""What a record can be about."""
 
 KEYS_MAX: Final = 256
 """Keys in one ring: twenty epochs of every category."""
 WRAPPED_BYTES_MAX: Final = 24 * 1024
-"""``KEYS_MAX`` keys of at most 73 bytes, padded by an eighth; a transaction holds three."""
+"""``KEYS_MAX`` keys of at most 73 bytes, padded by an eighth; a transaction holds three.
+Locked keys are twice as long, and a ring of those ends sooner."""
 PAD_BYTES: Final = 256
 """The length of a wrap tells three keys from twelve, and no more."""
 CACHE_PATIENTS_MAX: Final = 512
@@ -85,7 +92,8 @@ class _Row(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     category: Category
     epoch: Count
     key_id: Bytes16
-    key: Bytes32
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=LOCKED_BYTES)]
+    """32 bytes, or ``LOCKED_BYTES``: a lock, and the key sealed under it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -96,6 +104,16 @@ class CategoryKey:
     epoch: int
     key_id: bytes
     key: bytes
+    """Empty while it is locked."""
+    lock: Lock | None = None
+    """The patient's own passphrase, without which it is not handed on."""
+    sealed: bytes = b""
+    """The key sealed under ``lock``."""
+
+    @property
+    def spelled(self) -> bytes:
+        """The key as it is wrapped: never in the open if it has a lock."""
+        return self.key if self.lock is None else join_locked(self.lock, self.sealed)
 
     @property
     def order(self) -> tuple[str, int, bytes]:
@@ -114,7 +132,8 @@ class KeyRing:
         Raises ``InvalidTransaction`` for more than ``KEYS_MAX`` keys.
         """
         self.patient = patient
-        self._by_id = {key.key_id: key for key in sorted(keys, key=lambda key: key.order)}
+        ordered = sorted(keys, key=lambda key: (key.order, bool(key.key)))
+        self._by_id = {key.key_id: key for key in ordered}  # of two alike, the open one
         if len(self._by_id) > KEYS_MAX:
             raise InvalidTransaction(f"{len(self._by_id)} keys where {KEYS_MAX} are allowed")
 
@@ -133,22 +152,54 @@ class KeyRing:
         patient: bytes,
         entropy: Entropy,
         *,
-        categories: Sequence[Category] = EVERY_CATEGORY,
+        categories: Sequence[Category] = tuple(Category),
         epoch: int = 0,
+        locks: Mapping[Category, Lock] | None = None,
+        wrapper: sealing.Wrapper = sealing.HPKE,
     ) -> KeyRing:
-        """A new random key, with a new random name, for each of ``categories``."""
-        return cls(
-            patient,
-            [
+        """A new random key, with a new random name, for each of ``categories``.
+
+        Keys of categories in ``locks`` are sealed under their lock from the start; this ring
+        can use them, whoever it is wrapped to cannot.
+        """
+        made = []
+        for category in categories:
+            lock = (locks or {}).get(category)
+            key_id, key = entropy.token(16), entropy.token(sealing.KEY_BYTES)
+            sealed = lock.seal(key, patient, key_id, wrapper=wrapper) if lock else b""
+            made.append(
                 CategoryKey(
                     category=category,
                     epoch=epoch,
-                    key_id=entropy.token(16),
-                    key=entropy.token(sealing.KEY_BYTES),
+                    key_id=key_id,
+                    key=key,
+                    lock=lock,
+                    sealed=sealed,
                 )
-                for category in categories
-            ],
-        )
+            )
+        return cls(patient, made)
+
+    @property
+    def locks(self) -> dict[Category, Lock]:
+        """The lock of each category whose current key has one."""
+        found = {key.category: self._newest(key.category) for key in self}
+        return {name: key.lock for name, key in found.items() if key and key.lock}
+
+    def unlocked(self, category: Category, secret: bytes) -> KeyRing:
+        """This ring with the keys of ``category`` opened that the lock's ``secret`` opens.
+
+        ``secret`` comes from ``Lock.secret``. Raises ``Denied`` if it opens none.
+        """
+        public = sealing.box_public(secret)
+        keys = [
+            replace(key, key=key.lock.open(key.sealed, secret, self.patient, key.key_id))
+            if key.category is category and key.lock and key.lock.public == public
+            else key
+            for key in self
+        ]
+        if all(key.category is not category or not key.lock or not key.key for key in keys):
+            raise Denied("no key of that category has this passphrase")
+        return KeyRing(self.patient, keys)
 
     @property
     def epoch(self) -> int:
@@ -168,7 +219,7 @@ class KeyRing:
         """
         if epoch <= self.epoch:
             raise InvalidTransaction(f"epoch {epoch} is not newer than {self.epoch}")
-        return self.joined(KeyRing.generate(self.patient, entropy, epoch=epoch))
+        return self.joined(KeyRing.generate(self.patient, entropy, epoch=epoch, locks=self.locks))
 
     def only(self, categories: Iterable[Category], *, since_epoch: int = 0) -> KeyRing:
         """The keys of ``categories`` from ``since_epoch`` on: what a grant hands out."""
@@ -184,13 +235,17 @@ class KeyRing:
         The newest epoch's; among two of one epoch, the one whose name comes first.
         Raises ``Denied`` if the ring has none.
         """
-        held = [key for key in self if key.category is category]
-        if not held:
+        key = self._newest(category)
+        if key is None:
             raise Denied(
                 "no key of this patient for that category",
                 hint="ask the patient for a grant, or add it with the patient's card",
             )
-        return min(held, key=lambda key: (-key.epoch, key.key_id))
+        return _opened(key)
+
+    def _newest(self, category: Category) -> CategoryKey | None:
+        held = [key for key in self if key.category is category]
+        return min(held, key=lambda key: (-key.epoch, key.key_id), default=None)
 
     def find(self, key_id: bytes) -> CategoryKey:
         """The key named ``key_id``. Raises ``Denied`` if the ring does not hold it."""
@@ -200,7 +255,7 @@ class KeyRing:
                 "no key of this patient opens that record",
                 hint="ask the patient for a grant of its category",
             )
-        return key
+        return _opened(key)
 
     def wrap(
         self,
@@ -216,7 +271,7 @@ class KeyRing:
         """
         if not self:
             raise InvalidTransaction("no keys to wrap")
-        rows = [[key.category.value, key.epoch, key.key_id, key.key] for key in self]
+        rows = [[key.category.value, key.epoch, key.key_id, key.spelled] for key in self]
         wrapped = sealing.wrap(
             grantee_key,
             sealing.pad(cbor.encode(rows), PAD_BYTES),
@@ -239,13 +294,31 @@ class KeyRing:
         rows = codec.decode(sealing.unpad(padded), list[_Row])
         if len(rows) > KEYS_MAX or len({row.key_id for row in rows}) < len(rows):
             raise DecodeError("wrapped keys that are too many, or share a name")
-        return cls(
-            patient,
-            [
-                CategoryKey(category=row.category, epoch=row.epoch, key_id=row.key_id, key=row.key)
-                for row in rows
-            ],
+        return cls(patient, [_read(row) for row in rows])
+
+
+def _read(row: _Row) -> CategoryKey:
+    key, lock, sealed = row.key, None, b""
+    if len(key) != sealing.KEY_BYTES:
+        lock, sealed = part_locked(key)
+        key = b""
+    return CategoryKey(
+        category=row.category,
+        epoch=row.epoch,
+        key_id=row.key_id,
+        key=key,
+        lock=lock,
+        sealed=sealed,
+    )
+
+
+def _opened(key: CategoryKey) -> CategoryKey:
+    if not key.key:
+        raise Denied(
+            "closed by a passphrase of the patient's own",
+            hint="ask the patient to say it: `p2pmed patient passphrase --open`",
         )
+    return key
 
 
 class KeyCache:

@@ -18,6 +18,8 @@ import msgspec
 from p2pmed.identity.sealing import box_id
 from p2pmed.ledger.state import Readable, View
 from p2pmed.medical.keyring import Wrapped
+from p2pmed.medical.privacy.holding import Holding
+from p2pmed.medical.privacy.scopes import Told
 from p2pmed.medical.registry import Act, Kind, Refusal
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.sealed import Sealed
@@ -29,12 +31,17 @@ __all__ = [
     "GRANTS",
     "KINDS",
     "PATIENTS",
+    "PATIENT_KEYS",
     "REGISTRATION_PURPOSE",
     "WRAPS_MAX",
     "GrantRow",
+    "PatientKeyRow",
     "PatientRegister",
     "PatientRow",
     "about_patient",
+    "key_fault",
+    "key_made_by",
+    "patient_keys",
     "patient_row",
     "registration_grant",
     "wraps_fault",
@@ -57,6 +64,10 @@ class PatientRegister(Wire, frozen=True, array_like=True, forbid_unknown_fields=
     """The first epoch's keys, to the patient and to those present."""
     sealed: Sealed
     """Demographics: a FHIR Patient."""
+    told: Told
+    """Which categories went to whom, sealed under the first consent key; or empty."""
+    holding: Holding
+    """The private half of the patient's key: its vault and its custodians."""
 
 
 class PatientRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -85,15 +96,64 @@ class GrantRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     entry: Bytes32
     """The transaction that made the grant."""
     revoked: bool = False
+    under: OptionalId = b""
+    """The delegation by which its author gave it, or empty."""
+    proven: bool = False
+    """Signed with the patient's card, or by a delegate; else on the author's word alone."""
+
+
+class PatientKeyRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """State of one generation of a patient's key: pseudonym, generation and entry."""
+
+    patient_key: Bytes32
+    sign_key: Bytes32
+    author: Bytes32
+    entry: Bytes32
+    released: bool
+    """Made by custodians, of whom enough agreed; it outranks one made with a card."""
 
 
 PATIENTS: Final = Table("patient", PatientRow)
 GRANTS: Final = Table("grant", GrantRow)
+PATIENT_KEYS: Final = Table("patient_key", PatientKeyRow)
 
 
 def patient_row(view: Readable, patient: bytes) -> PatientRow | None:
     """The registered patient, or ``None``."""
     return PATIENTS.get(view, patient)
+
+
+def patient_keys(view: Readable, patient: bytes) -> list[PatientKeyRow]:
+    """Every generation of a patient's key, the current one last.
+
+    Of two of one generation, what custodians released outranks what a card made, then the
+    smaller id: alike in every order.
+    """
+    rows = [(name[0], row) for name, row in PATIENT_KEYS.scan(view, patient)]
+    # Descending ids first: the sort below is stable.
+    rows.sort(key=lambda found: found[1].entry, reverse=True)
+    rows.sort(key=lambda found: (found[0], found[1].released))
+    return [row for _, row in rows]
+
+
+def key_made_by(view: Readable, patient: bytes, entry: bytes) -> tuple[int, PatientKeyRow] | None:
+    """The generation of the patient's key that the transaction ``entry`` made, or ``None``."""
+    for name, row in PATIENT_KEYS.scan(view, patient):
+        if row.entry == entry:
+            return name[0], row
+    return None
+
+
+def key_fault(
+    act: Act[Any], view: Readable, custody: bytes
+) -> tuple[int, PatientKeyRow] | Rejection:
+    """The generation of the key that ``custody`` made, which every order puts before ``act``."""
+    entry = act.entry
+    found = key_made_by(view, entry.envelope.subject, custody)
+    if found is None:
+        return Rejection.CUSTODY_UNKNOWN
+    comes_first = found[1].author == entry.author or custody in entry.envelope.refs
+    return found if comes_first else Rejection.REFERENCE_MISSING
 
 
 def registration_grant(registration: bytes, grantee: bytes) -> bytes:
@@ -128,6 +188,8 @@ def _check_register(act: Act[PatientRegister], view: View) -> Rejection | Refusa
         return Rejection.MALFORMED
     if fault := wraps_fault(act.body.wraps):
         return fault
+    if act.body.holding.generation or not act.body.holding.sound:
+        return Rejection.MALFORMED
     row = patient_row(view, patient)
     if row is not None:
         return Refusal(reason=Rejection.PATIENT_EXISTS, other=row.entry)
@@ -143,6 +205,14 @@ def _apply_register(act: Act[PatientRegister], view: View) -> None:
         catchment=body.catchment,
     )
     PATIENTS.put(view, row, patient)
+    key = PatientKeyRow(
+        patient_key=body.patient_key,
+        sign_key=body.holding.sign_key,
+        author=entry.author,
+        entry=entry.id,
+        released=False,
+    )
+    PATIENT_KEYS.put(view, key, patient, bytes([0]), entry.id)
     own = box_id(body.patient_key)
     for wrapped in body.wraps:
         if wrapped.grantee == own:

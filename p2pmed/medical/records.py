@@ -47,12 +47,14 @@ __all__ = [
     "RecordAdd",
     "RecordAmend",
     "RecordDraft",
+    "RecordReseal",
     "RecordRetract",
     "RecordRow",
     "Sealed",
     "amendments",
     "open_record",
     "record_row",
+    "reseals",
     "seal_record",
 ]
 
@@ -81,6 +83,15 @@ class RecordRetract(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tr
     reason: ReasonCode
 
 
+class RecordReseal(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """``record.reseal``: the same content under a newer key, for a record that was written under
+    an old one by who had not heard of a revocation. The first ciphertext stays in its log.
+    """
+
+    record: Bytes32
+    sealed: Sealed
+
+
 class RecordRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """State of a record: its transaction id's row."""
 
@@ -97,6 +108,11 @@ class AmendmentRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tru
     """That one record amends another: the key says it all."""
 
 
+class ResealRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """That a record was sealed again: the key says it all."""
+
+
+RESEALS: Final = Table("reseal", ResealRow)
 RECORDS: Final = Table("record", RecordRow)
 AMENDMENTS: Final = Table("amendment", AmendmentRow)
 
@@ -164,6 +180,28 @@ def record_row(view: Readable, record_id: bytes) -> RecordRow | None:
 def amendments(view: Readable, record_id: bytes) -> list[bytes]:
     """Transaction ids of all amendments of a record, smallest first; two are a conflict."""
     return [amendment for amendment, _ in AMENDMENTS.scan(view, record_id)]
+
+
+def reseals(view: Readable, record_id: bytes) -> list[bytes]:
+    """Transaction ids of what sealed a record again, smallest first."""
+    return [reseal for reseal, _ in RESEALS.scan(view, record_id)]
+
+
+def _check_reseal(act: Act[RecordReseal], view: View) -> Rejection | None:
+    """Anybody who could open it: what it holds is checked against the first commitment."""
+    if fault := about_patient(act, view) or _sealed_fault(act.body.sealed):
+        return fault
+    row = record_row(view, act.body.record)
+    if row is None:
+        return Rejection.RECORD_UNKNOWN
+    if act.body.record not in act.entry.envelope.refs:
+        return Rejection.REFERENCE_MISSING
+    same = row.subject == act.entry.envelope.subject
+    return None if same else Rejection.REFERENCE_MISMATCH
+
+
+def _apply_reseal(act: Act[RecordReseal], view: View) -> None:
+    RESEALS.put(view, ResealRow(), act.body.record, act.entry.id)
 
 
 def _check_add(act: Act[RecordAdd], view: View) -> Rejection | None:
@@ -269,5 +307,13 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         apply=_apply_retract,
         ordered=False,
         rules="Refused unless it names a record of the same patient, of its device or facility.",
+    ),
+    Kind(
+        name="record.reseal",
+        body=RecordReseal,
+        check=_check_reseal,
+        apply=_apply_reseal,
+        ordered=False,
+        rules="Refused unless it names a record of the same patient.",
     ),
 )

@@ -140,9 +140,11 @@ def seal_body(
     place: Place,
     entropy: Entropy,
     occurred_ms: int | None = None,
+    salt: bytes = b"",
 ) -> SealedDraft:
     """Seal the original bytes of a resource of type ``kind`` under ``key`` for ``place``.
 
+    ``salt`` (32 bytes) is given where the commitment of an earlier sealing must come again.
     Raises ``InvalidTransaction`` if it is longer than ``RECORD_BYTES_MAX``.
     """
     if len(resource) > RECORD_BYTES_MAX:
@@ -150,7 +152,7 @@ def seal_body(
             f"a resource of {len(resource)} bytes where {RECORD_BYTES_MAX} are allowed",
             hint="store large binaries as attachments",
         )
-    salt, nonce = entropy.token(32), entropy.token(16)
+    salt, nonce = salt or entropy.token(32), entropy.token(16)
     committed = commitment(salt, resource)
     deflated = zlib.compress(resource, DEFLATE_LEVEL)
     shorter = len(deflated) < len(resource)

@@ -22,7 +22,6 @@ from p2pmed.discovery.peerbook import Source
 from p2pmed.errors import DecodeError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
-from p2pmed.identity.sealing import box_public
 from p2pmed.ledger.genesis import Genesis
 from p2pmed.ledger.state import Readable
 from p2pmed.ledger.transaction import Entry, LaneKey
@@ -31,7 +30,10 @@ from p2pmed.medical.discrepancies import open_discrepancies
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events as node_events
 from p2pmed.node.barriers import Unconfirmed
+from p2pmed.node.care.cards import Cards
+from p2pmed.node.care.consent import Consent
 from p2pmed.node.care.linking import Linking
+from p2pmed.node.care.opening import Opener
 from p2pmed.node.care.search import Search
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
@@ -93,6 +95,9 @@ class Node:
         self.replica = replica
         self.world = world
         self.waiters = Waiters()
+        self.opener = Opener(self)
+        self.consent = Consent(self)
+        self.cards = Cards(self)
         self.patients = Patients(self)
         self._requests = 0
         self._replies: dict[int, asyncio.Future[node_events.Reply]] = {}
@@ -132,11 +137,6 @@ class Node:
     def ledger(self) -> bytes | None:
         """The home ledger's id, or ``None`` while there is none."""
         return self.replica.home.ledger if self.replica.home else None
-
-    @staticmethod
-    def box_public_of(secret: bytes) -> bytes:
-        """The X25519 public key of a secret."""
-        return box_public(secret)
 
     # --- writing ------------------------------------------------------------------------------
 

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from p2pmed.identity.sealing import box_id
-from p2pmed.medical.consent import EPOCH_PURPOSE, AccessGrant, AccessRevoke
+from p2pmed.medical.consent import EPOCH_PURPOSE, AccessGrant, AccessRevoke, AccessRotate
 from p2pmed.medical.patients import REGISTRATION_PURPOSE, PatientRegister
+from p2pmed.medical.privacy.delegation import DELEGATION_PURPOSE, AccessDelegate
 from p2pmed.medical.records import RecordAdd, RecordDraft
 from p2pmed.node.events import Draft
 
-__all__ = ["part_drafts", "record_drafts", "wraps_for"]
+__all__ = ["part_drafts", "record_drafts", "wraps_in"]
 
 
 def record_drafts(
@@ -37,13 +38,15 @@ def part_drafts(sealed: RecordDraft, subject: bytes, refs: tuple[bytes, ...]) ->
     return [Draft(body=part, subject=subject, refs=refs) for part in sealed.parts]
 
 
-def wraps_for(body: Any, own: bytes) -> list[tuple[bytes, str]]:
-    """Wrapped key rings in ``body`` for the grantee ``own``, with what they are bound to."""
+def wraps_in(body: Any) -> list[tuple[bytes, bytes, str]]:
+    """Wrapped key rings in ``body``: for whom (``box_id``), the bytes, what they are bound to."""
     match body:
         case PatientRegister(wraps=wraps):
-            return [(w.wrapped, REGISTRATION_PURPOSE) for w in wraps if w.grantee == own]
-        case AccessRevoke(wraps=wraps):
-            return [(w.wrapped, EPOCH_PURPOSE) for w in wraps if w.grantee == own]
-        case AccessGrant() if box_id(body.grantee_key) == own:
-            return [(body.wrapped, body.purpose)]
+            return [(w.grantee, w.wrapped, REGISTRATION_PURPOSE) for w in wraps]
+        case AccessRevoke(wraps=wraps) | AccessRotate(wraps=wraps):
+            return [(w.grantee, w.wrapped, EPOCH_PURPOSE) for w in wraps]
+        case AccessGrant():
+            return [(box_id(body.grantee_key), body.wrapped, body.purpose)]
+        case AccessDelegate():
+            return [(box_id(body.grantee_key), body.wrapped, DELEGATION_PURPOSE)]
     return []

@@ -19,6 +19,7 @@ from p2pmed.medical.drugs import Commission, Dispense, Recall, Receive, Ship
 from p2pmed.medical.fhir import read_resource
 from p2pmed.medical.keyring import KeyRing
 from p2pmed.medical.patients import REGISTRATION_PURPOSE, PatientRegister
+from p2pmed.medical.privacy.holding import NOBODY
 from p2pmed.medical.records import Place, seal_record
 from p2pmed.medical.typed import Demographics, Observation, PatientName, Quantity
 from p2pmed.node.events import Draft
@@ -72,8 +73,10 @@ class Workload:
         self._shipments: list[_Shipment] = []
         self.writes = 0
 
-    def write(self) -> None:
-        """Something somewhere; nothing if every device is off."""
+    def write(self, dice: Random | None = None) -> None:
+        """Something somewhere; nothing if every device is off. ``dice`` are for this one write."""
+        if dice is not None:
+            self._dice = dice
         up = [node for node in self._nodes if node.up]
         if up:
             self.write_at(self._dice.choice(up))
@@ -123,6 +126,8 @@ class Workload:
             patient_key=patient_key,
             wraps=wraps,
             sealed=sealed.added(()).sealed,
+            told=b"",
+            holding=NOBODY,
         )
         request = self._submit(node, body, pseudonym)
         self._patients.append(_Patient(pseudonym, ring, node, request))
@@ -182,6 +187,9 @@ class Workload:
             since=max(0, now),
             until=max(0, now) + GRANT_MS,
             wrapped=wrapped.wrapped,
+            told=b"",
+            under=b"",
+            proof=b"",
         )
         self._submit(node, body, patient.pseudonym, *refs)
 

@@ -27,6 +27,7 @@ from p2pmed.medical.patients import (
     PatientRegister,
     registration_grant,
 )
+from p2pmed.medical.privacy.holding import NOBODY
 from p2pmed.medical.sealed import Place, open_body, seal_body
 
 PATIENT, OTHER = b"\x01" * 16, b"\x02" * 16
@@ -53,7 +54,14 @@ class Desk:
             entropy=self.entropy,
         ).named()
         wraps = tuple(self.wrap(self.ring, who, REGISTRATION_PURPOSE) for who in ("card", "nurse"))
-        return PatientRegister(catchment="", patient_key=PUBLIC["card"], wraps=wraps, sealed=sealed)
+        return PatientRegister(
+            catchment="",
+            patient_key=PUBLIC["card"],
+            wraps=wraps,
+            sealed=sealed,
+            told=b"",
+            holding=NOBODY,
+        )
 
     def wrap(self, ring: KeyRing, who: str, purpose: str) -> Any:
         return ring.wrap(PUBLIC[who], network=self.ward.network, purpose=purpose)
@@ -74,6 +82,9 @@ class Desk:
             grantee_key=PUBLIC[who],
             purpose=Purpose.TREATMENT,
             wrapped=self.wrap(ring, who, Purpose.TREATMENT).wrapped,
+            told=b"",
+            under=b"",
+            proof=b"",
             **fields,
         )
 

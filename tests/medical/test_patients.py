@@ -16,6 +16,7 @@ from p2pmed.medical.patients import (
     patient_row,
     registration_grant,
 )
+from p2pmed.medical.privacy.holding import NOBODY
 from p2pmed.medical.sealed import Place, Sealed, open_body, seal_body
 
 PATIENT = b"\x01" * 16
@@ -42,7 +43,12 @@ def _register(ward: Any, device: Any, ring: KeyRing, entropy: Any, *readers: byt
         ring.wrap(reader, network=ward.network, purpose=REGISTRATION_PURPOSE) for reader in readers
     )
     return PatientRegister(
-        catchment="V-12", patient_key=box_public(CARD), wraps=wraps, sealed=sealed
+        catchment="V-12",
+        patient_key=box_public(CARD),
+        wraps=wraps,
+        sealed=sealed,
+        told=b"",
+        holding=NOBODY,
     )
 
 
@@ -92,6 +98,8 @@ def test_what_is_no_registration_is_refused(
         sealed=Sealed(
             suite=1, key_id=bytes(16), nonce=bytes(16), commitment=bytes(32), data=b"", parts=()
         ),
+        told=b"",
+        holding=NOBODY,
     )
     assert ward.write(device, good, b"")[1] == "malformed"
     for body in (twice, crowd, bare):

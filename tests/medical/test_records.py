@@ -12,6 +12,7 @@ from p2pmed.ledger.state import Layer
 from p2pmed.medical.fhir import read_resource
 from p2pmed.medical.keyring import KeyRing
 from p2pmed.medical.patients import PatientRegister, patient_row
+from p2pmed.medical.privacy.holding import NOBODY
 from p2pmed.medical.records import (
     Part,
     Place,
@@ -55,7 +56,14 @@ class Clinic:
         wraps = (
             ring.wrap(self.device.member.box_key, network=self.ward.network, purpose="register"),
         )
-        return PatientRegister(catchment="V-12", patient_key=b"k" * 32, wraps=wraps, sealed=sealed)
+        return PatientRegister(
+            catchment="V-12",
+            patient_key=b"k" * 32,
+            wraps=wraps,
+            sealed=sealed,
+            told=b"",
+            holding=NOBODY,
+        )
 
     def write(self, body: Any, refs: Any = (), patient: bytes = PATIENT) -> tuple[bytes, str]:
         entry, code = self.ward.write(self.device, body, patient, refs)
@@ -134,7 +142,12 @@ def test_registration_with_a_reader_twice(clinic: Clinic, ring: KeyRing) -> None
     """One reader, two wraps: which counts? Refused."""
     body = clinic.register(ring)
     twice = PatientRegister(
-        catchment="", patient_key=body.patient_key, wraps=body.wraps * 2, sealed=body.sealed
+        catchment="",
+        patient_key=body.patient_key,
+        wraps=body.wraps * 2,
+        sealed=body.sealed,
+        told=b"",
+        holding=NOBODY,
     )
     assert clinic.write(twice)[1] == "malformed"
 

@@ -15,7 +15,7 @@ from p2pmed.identity.sealing import box_id
 from p2pmed.ledger.state import Readable
 from p2pmed.limits import RECORD_BYTES_MAX
 from p2pmed.medical.consent import Grant, Purpose
-from p2pmed.medical.keyring import Category
+from p2pmed.medical.keyring import EVERY_CATEGORY, Category
 from p2pmed.medical.membership import MEMBERS, member
 from p2pmed.medical.patients import patient_row
 from p2pmed.medical.typed import Demographics, PatientName
@@ -143,7 +143,7 @@ async def grant(node: Node, arguments: Arguments, report: Report) -> dict[str, A
     receipt = await node.patients.grant(
         pseudonym,
         _box_key(node, arguments.text("reader")),
-        categories=[_one_of(Category, text, "category") for text in chosen] or tuple(Category),
+        categories=[_one_of(Category, text, "category") for text in chosen] or EVERY_CATEGORY,
         purpose=_one_of(Purpose, purpose, "purpose"),
         until_ms=moment_ms(until, "until", end_of_day=True) if until is not None else 0,
     )
