@@ -15,10 +15,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from p2pmed.consensus.raft.bounds import HEARTBEAT_MS
 from p2pmed.consensus.raft.messages import AskPreVote, AskVote, PreVote, TimeoutNow, Vote
-from p2pmed.consensus.raft.replica import Replica, Role
+from p2pmed.consensus.raft.replica import Handler, Replica, Role
 
 __all__ = ["Election"]
 
@@ -31,6 +32,17 @@ class Election:
         self._elected = elected
         self._votes: set[int] = set()
         """Seats that granted; only ever counted."""
+
+    @property
+    def handlers(self) -> dict[type[Any], Handler]:
+        """Who answers which message."""
+        return {
+            AskPreVote: self.on_ask_pre_vote,
+            PreVote: self.on_pre_vote,
+            AskVote: self.on_ask_vote,
+            Vote: self.on_vote,
+            TimeoutNow: self.on_timeout_now,
+        }
 
     def timeout(self) -> None:
         """No leader was heard for an election timeout."""
@@ -78,7 +90,7 @@ class Election:
             return
         if r.role is Role.PRE_CANDIDATE:
             self._campaign(forced=False)
-        elif r.role is Role.CANDIDATE:
+        else:
             self._elected()
 
     # --- what others ask ------------------------------------------------------------------

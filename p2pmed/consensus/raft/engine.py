@@ -34,8 +34,8 @@ from voting where its own signature gives that away (``Replica.suspect``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
 
 from p2pmed.consensus.interface import (
     Application,
@@ -61,22 +61,16 @@ from p2pmed.consensus.raft.messages import (
     Append,
     Appended,
     AskPreVote,
-    AskRead,
     AskVote,
     Attest,
     CertificateKnown,
-    Confirm,
-    Confirmed,
     Floor,
     HigherTerm,
     Mismatch,
     PreVote,
-    ReadIndex,
-    TimeoutNow,
-    Vote,
 )
 from p2pmed.consensus.raft.reading import Reading
-from p2pmed.consensus.raft.replica import Replica, Role
+from p2pmed.consensus.raft.replica import Handler, Replica, Role
 from p2pmed.consensus.raft.rows import load
 from p2pmed.engine import DeadlineReached, Instant, Persisted, Rng, earliest
 from p2pmed.errors import DecodeError, LocalProtocolError
@@ -84,8 +78,6 @@ from p2pmed.quorum.certificate import Certificate, Epoch, Verify
 from p2pmed.wire import cose
 
 __all__ = ["RaftEngine"]
-
-_Handler = Callable[[Any, int], None]
 
 
 class RaftEngine:
@@ -143,25 +135,18 @@ class RaftEngine:
         self._replica.arm_election()
         if not self._replica.peers:
             self._replica.election_at = now  # nobody to wait for
-        self._on: dict[type[Any], _Handler] = {
-            AskPreVote: self._election.on_ask_pre_vote,
-            PreVote: self._election.on_pre_vote,
-            AskVote: self._election.on_ask_vote,
-            Vote: self._election.on_vote,
+        self._on: dict[type[Any], Handler] = {
+            **self._election.handlers,
+            **self._reading.handlers,
             Append: self._on_append,
             Appended: self._on_appended,
             Mismatch: self._on_mismatch,
-            TimeoutNow: self._election.on_timeout_now,
             Floor: self._following.on_floor,
             HigherTerm: lambda m, seat: None,  # its term was all it had to say
             Attest: lambda m, seat: self._finality.count(self._replica.log, seat, m.attests),
             CertificateKnown: lambda m, seat: self._finality.learn(
                 self._replica.log, m.height, m.certificate
             ),
-            Confirm: self._reading.on_confirm,
-            Confirmed: self._reading.on_confirmed,
-            AskRead: self._reading.on_ask,
-            ReadIndex: self._reading.on_index,
         }
 
     @property
@@ -215,7 +200,9 @@ class RaftEngine:
             case Read():
                 self._reading.ask(event.token)
             case Leave():
-                self._hand_over(None)
+                return self.hand_over(now)
+            case _:
+                assert_never(event)
         return self._settle()
 
     def hand_over(self, now: Instant, seat: int | None = None) -> Sequence[ConsensusEffect]:
@@ -224,12 +211,9 @@ class RaftEngine:
         For a node that is about to stop. Effects as of ``step``; nothing if not leading.
         """
         self._replica.now = now
-        self._hand_over(seat)
-        return self._settle()
-
-    def _hand_over(self, seat: int | None) -> None:
         if self._leadership is not None:
             self._leadership.hand_over.begin(seat)
+        return self._settle()
 
     # --- events ---------------------------------------------------------------------------
 
@@ -299,9 +283,10 @@ class RaftEngine:
     def _certified(self, event: Certified) -> None:
         r = self._replica
         header = event.header
-        if header.ledger != r.epoch.ledger or header.height <= self._finality.height:
+        height, tip = self._finality.height, self._finality.tip_digest
+        if header.ledger != r.epoch.ledger or header.height <= height:
             return
-        if header.height != self._finality.height + 1 or header.parent != self._finality.tip_digest:
+        if header.height != height + 1 or header.parent != tip:
             r.behind(header.height, None)
             return
         r.suspect(header.height, header_digest(header), event.certificate)

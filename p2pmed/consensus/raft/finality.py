@@ -98,11 +98,6 @@ class Finality:
         """Of the last decided block; 0 is genesis."""
         return 0 if self.tip is None else self.tip.height
 
-    @property
-    def view(self) -> int:
-        """Of the last decided block."""
-        return 0 if self.tip is None else self.tip.view
-
     def retry(self) -> None:
         """What a check missed may have come."""
         self._stalled = False
@@ -248,8 +243,8 @@ class Finality:
         decided: list[Decide] = []
         for height in range(self.height + 1, target + 1):
             slot = log.at_height(height)
-            if slot is None or slot.block is None:
-                break
+            assert slot is not None  # no block above the decided one is dropped but by a cut
+            assert slot.block is not None
             tally = self._tallies.pop(height, None)
             certificate = None if tally is None else tally.certificate
             decided.append(Decide(block=slot.block, certificate=certificate))

@@ -142,11 +142,9 @@ class Leadership:
     def tell_certificate(self, seat: int) -> None:
         """Say the tip's certificate again to a follower that has the block and not it."""
         r = self._replica
-        slot = r.log.at_height(r.finality.height)
-        if slot is not None and self.progress[seat].match >= slot.index:
-            known = certificate_message(r)
-            if known is not None:
-                r.send(seat, known)
+        slot, known = r.log.at_height(r.finality.height), certificate_message(r)
+        if known is not None and slot is not None and self.progress[seat].match >= slot.index:
+            r.send(seat, known)
 
     def on_mismatch(self, message: Mismatch, seat: int) -> None:
         """A follower's log differs: go back to where both may agree (Raft, 5.3)."""

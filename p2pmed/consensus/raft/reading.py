@@ -18,12 +18,12 @@ out at a time for all its readers. What gets no answer for ``READ_MS`` fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from p2pmed.consensus.interface import ReadAt, ReadFailed
 from p2pmed.consensus.raft.bounds import HEARTBEAT_MS, READ_MS, READS_MAX
 from p2pmed.consensus.raft.messages import AskRead, Confirm, Confirmed, ReadIndex
-from p2pmed.consensus.raft.replica import Replica, Role
+from p2pmed.consensus.raft.replica import Handler, Replica, Role
 from p2pmed.engine import Instant, earliest
 
 __all__ = ["Reading"]
@@ -64,6 +64,16 @@ class Reading:
         self._again_at: Instant | None = None
         self._rounds = 0
         self._number = 0
+
+    @property
+    def handlers(self) -> dict[type[Any], Handler]:
+        """Who answers which message."""
+        return {
+            AskRead: self.on_ask,
+            Confirm: self.on_confirm,
+            Confirmed: self.on_confirmed,
+            ReadIndex: self.on_index,
+        }
 
     @property
     def deadline(self) -> Instant | None:

@@ -6,7 +6,9 @@ entries that were not committed; whoever changes ``term`` or ``voted_for`` stage
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from typing import Any, TypeAlias
 
 from p2pmed.consensus.interface import (
     Application,
@@ -38,11 +40,14 @@ from p2pmed.consensus.raft.rows import (
     floor_key,
     lost_key,
 )
-from p2pmed.engine import Instant, Rng
+from p2pmed.engine import Instant, Rng, earliest
 from p2pmed.quorum.certificate import Certificate, Epoch
 from p2pmed.wire import codec
 
-__all__ = ["Replica", "Role"]
+__all__ = ["Handler", "Replica", "Role"]
+
+Handler: TypeAlias = Callable[[Any, int], None]
+"""Takes a message of one kind, and the seat it came from."""
 
 
 class Role(Enum):
@@ -176,8 +181,7 @@ class Replica:
         self.loyal_until = min(self.loyal_until, loyal)
         before = self.election_at
         self.arm_election()
-        if before is not None and self.election_at is not None:
-            self.election_at = min(before, self.election_at)
+        self.election_at = earliest(before, self.election_at)
 
     # --- log ----------------------------------------------------------------------------
 
