@@ -238,6 +238,7 @@ class BftEngine:
             return
         give_up_at = self._give_up_at()
         if give_up_at is not None and self._now >= give_up_at:
+            self._pacemaker.missed(self._ballots.leader(self._ballots.view))
             self._give_up()
         if self._ask_at is not None and self._now >= self._ask_at:
             self._ask_at = None
