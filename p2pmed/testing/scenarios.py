@@ -62,12 +62,14 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             play="p2pmed.testing.county:play",
         ),
         "bft": Scenario(
-            about="a village whose engine is BFT",
-            play="p2pmed.testing.village:play_bft",
+            about="BFT engines alone, with as many liars as they withstand",
+            play="p2pmed.testing.core.scenario:play_bft",
+            planted="p2pmed.testing.core.planted:BFT_DEFECTS",
         ),
         "raft": Scenario(
-            about="a village whose engine is Raft",
-            play="p2pmed.testing.village:play_raft",
+            about="Raft engines alone",
+            play="p2pmed.testing.core.scenario:play_raft",
+            planted="p2pmed.testing.core.planted:RAFT_DEFECTS",
         ),
     }
 )
