@@ -8,8 +8,9 @@ never what is merely executed: a seal that is undone by another branch changes n
 Rule: two rows of the state say who decides, so that every node's state machine sees the same
 seats: ``00 65`` holds the epoch of the last executed block, ``00 6e`` the next one, which stands
 from the seal until the first block above it. ``00 67`` names the engine, and ``00 62`` the last
-headers, by which a node that joins proves that it has caught up. Beside the state, each node keeps for every ledger
-at which height each epoch began: what a block of the past is checked against.
+headers, by which a node that joins proves that it has caught up. Beside the state, each node
+keeps for every ledger at which height each epoch began: what a block of the past is checked
+against.
 
 Byte-exact: ``docs/protocols/block.md``, section 9.
 """

@@ -75,7 +75,7 @@ KEYS: Final = Table("vote_key", VoteKey)
 def standing(view: Readable, device: bytes) -> str:
     """``validator``, ``willing``, ``learner``, ``quarantined``, or empty: not of this mesh."""
     row = STANDING.get(view, device)
-    epoch = epoch_of(view)
+    epoch = next_epoch_of(view) or epoch_of(view)
     if row is not None and row.quarantined:
         return "quarantined"
     if epoch is not None and epoch.index_of(device) is not None:
