@@ -17,7 +17,7 @@ A match is a number and its reasons for a person to weigh. Nothing links by itse
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -51,15 +51,19 @@ __all__ = [
 ]
 
 FILTER_BITS: Final = 512
+FILTER_BYTES: Final = FILTER_BITS // 8
 HASHES: Final = 12
 """Bits a pair sets: with 15 pairs about a third of the filter, the best for Dice (Schnell)."""
-BLOCKS: Final = 8
+BLOCKS: Final = 11
 BLOCK_BYTES: Final = 5
 BLOCK_MAX: Final = 256
 """People of one block that are compared: a block of more is of a name too common to say much."""
-SEALED_BYTES: Final = 24 + 192 + sealing.TAG_BYTES
-PAD_BYTES: Final = 192
-CANDIDATE_SCORE_MIN: Final = 70
+PAD_BYTES: Final = 320
+SEALED_BYTES: Final = 24 + PAD_BYTES + sealing.TAG_BYTES
+CANDIDATE_SCORE_MIN: Final = 67
+"""Above an equal name with another birth date: those are different people more often than not."""
+NAMES: Final = 2
+"""Names encoded: as registered, and a former one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -76,7 +80,13 @@ class Person:
 class Encoding(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A person as others compare one: keyed, and without a way back."""
 
-    names: Annotated[bytes, msgspec.Meta(min_length=FILTER_BITS // 8, max_length=FILTER_BITS // 8)]
+    names: Annotated[
+        tuple[
+            Annotated[bytes, msgspec.Meta(min_length=FILTER_BYTES, max_length=FILTER_BYTES)], ...
+        ],
+        msgspec.Meta(min_length=NAMES, max_length=NAMES),
+    ]
+    """A filter for each name; empty ones fill up."""
     births: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=5)]
     """The date; day and month changed over; without day, without month, without year."""
     gender: Annotated[bytes, msgspec.Meta(max_length=BLOCK_BYTES)]
@@ -113,16 +123,14 @@ def _short(key: CategoryKey, label: str, text: str) -> bytes:
     return _keyed(key, label, text)[:BLOCK_BYTES] if text else b""
 
 
-def _filter(key: CategoryKey, names: Iterable[Name]) -> bytes:
+def _filter(key: CategoryKey, name: Name) -> bytes:
     bits = 0
-    pairs = {
-        f" {word} "[i : i + 2] for name in names for word in name for i in range(len(word) + 1)
-    }
-    for pair in sorted(pairs):
+    pairs = dict.fromkeys(f" {word} "[i : i + 2] for word in name for i in range(len(word) + 1))
+    for pair in pairs:
         hashed = _keyed(key, "pair", pair)
         for at in range(HASHES):
             bits |= 1 << (int.from_bytes(hashed[2 * at : 2 * at + 2], "big") % FILTER_BITS)
-    return bits.to_bytes(FILTER_BITS // 8, "big")
+    return bits.to_bytes(FILTER_BYTES, "big")
 
 
 def encode_person(key: CategoryKey, person: Person) -> Encoding:
@@ -135,7 +143,7 @@ def encode_person(key: CategoryKey, person: Person) -> Encoding:
     for text in _blocking(person, births):
         blocks[_short(key, "block", text)] = None
     return Encoding(
-        names=_filter(key, person.names),
+        names=tuple(_filter(key, name) for name in (*person.names, (), ())[:NAMES]),
         births=tuple(
             _short(key, "birth", text) for text in (births[0] if births else "", swapped, *near)
         ),
@@ -154,8 +162,9 @@ def _blocking(person: Person, births: tuple[str, ...]) -> Iterator[str]:
         if births:
             yield f"b{min(births)}"
         codes = [sounds(word)[-1] for word in name]
-        for code in sorted(codes)[:3]:
+        for code in sorted(codes)[:2]:
             yield f"y{code}{births[0][:4] if births else ''}"
+            yield f"d{code}{births[0][5:] if births else ''}"
 
 
 def seal_encoding(key: CategoryKey, encoding: Encoding, patient: bytes, entropy: Entropy) -> bytes:
@@ -186,16 +195,16 @@ BIRTH_REASONS: Final = (
     "birth-month-differs",
     "birth-year-differs",
 )
-BIRTH_POINTS: Final = (34, 28, 20, 18, 16)
+BIRTH_POINTS: Final = (34, 28, 22, 20, 18)
 
 
 def compare(one: Encoding, other: Encoding) -> tuple[int, tuple[str, ...]]:
     """How surely two encodings are of one person, 0 to 100, and why.
 
-    Points: names up to 54, birth date up to 34, sex 6, a shared number 30 more.
+    Points: names up to 60, birth date up to 34, sex 6, a shared number 30 more.
     """
-    alike = _dice(one.names, other.names)
-    names = max(0, alike - 50) * 54 // 50
+    alike = max(_dice(left, right) for left in one.names for right in other.names)
+    names = max(0, alike - 40)
     reasons = ["names-equal" if alike == 100 else "names-alike"] if alike >= 70 else []
     birth, why = _births(one.births, other.births)
     reasons += [why] if why else []

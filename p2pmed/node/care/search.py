@@ -263,17 +263,16 @@ class Search:
         return count
 
     def _unsettled(self, whole: bool) -> Iterator[bytes]:
-        """Ids that wait: all, or the next few, so that closed ones do not hold up the others."""
-        looked = 0
+        """Ids that wait: all, or some, going round, so that closed ones do not block the others."""
         at = b"" if whole else self._looked_until
-        while some := self.table.unindexed(at, LOOKED_AT_ONCE):
-            for entry_id in some:
-                at = entry_id
-                yield entry_id
-            looked += len(some)
-            if not whole:
-                break
-        self._looked_until = at if looked else b""
+        some = self.table.unindexed(at, LOOKED_AT_ONCE)
+        if at and len(some) < LOOKED_AT_ONCE:
+            some += self.table.unindexed(b"", LOOKED_AT_ONCE - len(some))
+        yield from some
+        self._looked_until = some[-1] if len(some) == LOOKED_AT_ONCE else b""
+        while whole and len(some) == LOOKED_AT_ONCE:
+            some = self.table.unindexed(some[-1], LOOKED_AT_ONCE)
+            yield from some
 
     def _waiting(self, whole: bool) -> Iterator[Entry]:
         """Sealed entries without tokens of the newest epoch, new ones first."""
