@@ -10,8 +10,7 @@ changes, so that who found the card opens nothing new. Implements medical notes,
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,6 @@ from p2pmed.errors import Denied, LocalProtocolError
 from p2pmed.identity import sealing
 from p2pmed.identity.persons import PersonKeys
 from p2pmed.identity.stretching import USUAL, Cost
-from p2pmed.ledger.transaction import Entry
-from p2pmed.medical.membership import member
-from p2pmed.medical.patients import PatientRegister, patient_keys
 from p2pmed.medical.privacy.cards import (
     Card,
     CardIssue,
@@ -31,18 +27,14 @@ from p2pmed.medical.privacy.cards import (
     EmergencySet,
     card_row,
     card_secret_key,
-    cards_by_number,
     cards_of,
     fallback_number,
-    open_master,
-    parse_card,
     print_card,
     print_emergency,
     wrap_master,
 )
-from p2pmed.medical.privacy.custody import PatientRekey
-from p2pmed.medical.privacy.holding import Holding, open_vault
 from p2pmed.medical.privacy.proofs import said
+from p2pmed.node.care.card_reader import CardReader
 from p2pmed.node.care.custodians import Custodians
 from p2pmed.node.care.hands import Custody, Hand
 from p2pmed.node.events import Draft
@@ -51,7 +43,7 @@ if TYPE_CHECKING:
     from p2pmed.node.node import Node
     from p2pmed.node.receipts import Receipt
 
-__all__ = ["Cards", "Enrolment", "PrintedCard", "Scanned"]
+__all__ = ["Cards", "Enrolment", "PrintedCard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -78,29 +70,11 @@ class Enrolment:
     family: PrintedCard | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Scanned:
-    """What a card's text says, checked offline."""
-
-    card: Card
-    issuer: bytes
-    """The device that signed it."""
-    trusted: bool
-    """The issuer is a member that is not revoked, as far as this node has heard."""
-    row: CardRow | None
-    """What the ledger knows of it; ``None``: nothing yet."""
-
-    @property
-    def good(self) -> bool:
-        """Whether it may be used: known, not revoked, and signed by a member."""
-        return self.trusted and self.row is not None and not self.row.revoked
-
-
-class Cards:
+class Cards(CardReader):
     """``node.cards``."""
 
     def __init__(self, node: Node) -> None:
-        self._node = node
+        super().__init__(node)
         self.custodians = Custodians(node)
 
     # --- making -----------------------------------------------------------------------------
@@ -296,93 +270,6 @@ class Cards:
             network=self._node.network,
         )
 
-    # --- reading ----------------------------------------------------------------------------
-
-    def scan(self, text: str) -> Scanned:
-        """What a card's text says. Raises ``DecodeError`` if it is no card of this network."""
-        signed = parse_card(text, network=self._node.network)
-        state = self._node.state()
-        issuer = member(state, signed.issuer)
-        row = card_row(state, signed.card.card)
-        return Scanned(
-            card=signed.card,
-            issuer=signed.issuer,
-            trusted=issuer is not None and not issuer.revoked,
-            row=row if row is not None and row.patient == signed.card.patient else None,
-        )
-
-    def known(self, patient: bytes) -> dict[bytes, CardRow]:
-        """Every card of ``patient`` by its id, revoked ones too."""
-        return cards_of(self._node.state(), patient)
-
-    def by_number(self, number: str) -> list[tuple[bytes, CardRow]]:
-        """Card id and row of all cards with this number: a list to pick from.
-
-        Raises ``DecodeError`` unless it has seven digits.
-        """
-        return cards_by_number(self._node.state(), number)
-
-    @contextlib.asynccontextmanager
-    async def present(self, text: str, *, pin: str = "") -> AsyncIterator[Hand]:
-        """While the block runs, the card is on the table: its patient's record is open here.
-
-        Raises what ``open`` raises.
-        """
-        hand = await self.open(text, pin=pin)
-        with self._node.opener.lent(hand.patient, hand.secrets):
-            yield hand
-
-    async def open(self, text: str, *, pin: str = "") -> Hand:
-        """The patient's keys, by the card's text and PIN.
-
-        Raises ``DecodeError`` (no card), ``Denied`` (revoked, unknown issuer, wrong PIN) or
-        ``LocalProtocolError`` (what it opens has not reached this node yet).
-        """
-        scanned = self.scan(text)
-        if scanned.row is None:
-            raise LocalProtocolError(
-                "this node has not heard of that card yet", hint="bring it up to date first"
-            )
-        if scanned.row.revoked:
-            raise Denied("this card was reported lost", hint="two custodians can make a new one")
-        if not scanned.trusted:
-            raise Denied("this card was issued by a device that is not trusted here")
-        if scanned.row.kind != CardKind.PATIENT:
-            raise Denied(
-                "a family card opens nothing alone", hint="use it with `p2pmed card release`"
-            )
-        issue = self.issue_of(scanned.row)
-        secret = await asyncio.to_thread(card_secret_key, scanned.card, pin, issue.pin)
-        return self._hand(scanned.card, issue, secret)
-
-    def issue_of(self, row: CardRow) -> CardIssue:
-        """The transaction that issued a card. Raises ``LocalProtocolError`` if it is not here."""
-        body = self._body(row.entry)
-        if not isinstance(body, CardIssue):
-            raise LocalProtocolError("what this card opens is not here yet")
-        return body
-
-    def _hand(self, card: Card, issue: CardIssue, secret: bytes) -> Hand:
-        patient, network = card.patient, self._node.network
-        for key in reversed(patient_keys(self._node.state(), patient)):
-            holding, wrapped = self.holding(key.entry), b""
-            if key.entry == issue.custody:
-                wrapped = issue.master
-            else:
-                body = self._body(key.entry)
-                renewed = body.cards if isinstance(body, PatientRekey) else ()
-                wrapped = next((each.wrapped for each in renewed if each.card == card.card), b"")
-            if holding is not None and wrapped:
-                master = open_master(wrapped, secret, patient=patient, network=network)
-                return Hand(
-                    patient=patient,
-                    secrets=open_vault(holding, master, patient=patient, network=network),
-                    master=master,
-                    custody=key.entry,
-                    card=card.card,
-                )
-        raise LocalProtocolError("the keys that this card opens are not here yet")
-
     # --- lost, and made again ---------------------------------------------------------------
 
     async def reissue(
@@ -404,15 +291,6 @@ class Cards:
             raise Denied("not a good family card of this patient")
         secret = card_secret_key(scanned.card, "", None)
         return await self.custodians.release(patient, request, person, secrets=[secret])
-
-    def holding(self, entry: bytes) -> Holding | None:
-        """What ``entry`` (a registration or a rekey) says of the patient's key."""
-        body = self._body(entry)
-        return body.holding if isinstance(body, PatientRegister | PatientRekey) else None
-
-    def _body(self, entry: bytes) -> Any:
-        found: Entry | None = self._node.find(entry)
-        return self._node.body(found) if found else None
 
 
 def _fields(body: CardIssue) -> dict[str, Any]:

@@ -8,23 +8,19 @@ delegate). Implements medical notes, section 1 row 3 and section 3.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from p2pmed.errors import DecodeError, Denied, LocalProtocolError
+from p2pmed.errors import Denied, LocalProtocolError
 from p2pmed.identity.sealing import box_id
-from p2pmed.identity.stretching import USUAL, Cost
 from p2pmed.medical.consent import (
     EPOCH_PURPOSE,
     AccessGrant,
     AccessRevoke,
     AccessRotate,
-    Grant,
     Purpose,
     current_epoch,
     grants,
@@ -32,14 +28,19 @@ from p2pmed.medical.consent import (
 )
 from p2pmed.medical.keyring import EVERY_CATEGORY, Category, KeyRing, Wrapped
 from p2pmed.medical.membership import member
-from p2pmed.medical.patients import PatientRegister, patient_keys, patient_row
+from p2pmed.medical.patients import patient_keys, patient_row
 from p2pmed.medical.privacy.delegation import DELEGATION_PURPOSE, AccessDelegate
 from p2pmed.medical.privacy.facilities import current_facility_key, facility_of, policy_of
 from p2pmed.medical.privacy.locks import Lock
 from p2pmed.medical.privacy.policy import Audience
 from p2pmed.medical.privacy.proofs import said
-from p2pmed.medical.privacy.scopes import key_of_told, open_told, seal_told
+from p2pmed.medical.privacy.scopes import seal_told
+from p2pmed.node.care.facility import Facility
 from p2pmed.node.care.hands import Hand
+from p2pmed.node.care.passphrases import Passphrases
+from p2pmed.node.care.readers import Reader, Readers
+from p2pmed.node.care.requests import Requests
+from p2pmed.node.care.resealing import Resealing
 from p2pmed.node.events import Draft
 
 if TYPE_CHECKING:
@@ -51,36 +52,20 @@ __all__ = ["Consent", "Reader"]
 ALL: Final = tuple(Category)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Reader:
-    """Somebody who may read now, and under which grant."""
-
-    grant: bytes
-    grantee: bytes
-    """``box_id`` of the reader's key."""
-    key: bytes
-    """X25519 public key; empty if only who manages the consent could say."""
-    facility: str
-    """The place whose key it is, or empty: one device, person or card."""
-    purpose: str
-    since_ms: int
-    until_ms: int
-    """0: open."""
-    categories: tuple[Category, ...] | None
-    """``None`` if this device does not manage the patient's consent."""
-    under: bytes
-    """The delegation by which it was given, or empty."""
-    proven: bool
-    """Given with the patient's card, or a delegate's."""
-    author: bytes
-    """The device that wrote it."""
-
-
 class Consent:
     """``node.consent``."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._readers = Readers(node)
+        self.facility = Facility(node)
+        """This facility's shared key and its policy."""
+        self.requests = Requests(node)
+        """Leave that was asked for."""
+        self.resealing = Resealing(node)
+        """Late records, sealed again."""
+        self.passphrases = Passphrases(node)
+        """The patient's own, on any category."""
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -91,63 +76,7 @@ class Consent:
 
         With ``category``, only those who can read it, and those of whom this device cannot say.
         """
-        state = self._node.state()
-        found = readers(state, patient, self._node.opener.now_ms() if at_ms is None else at_ms)
-        scopes = self.scopes(patient, found)
-        rows = [self._reader(grant, scopes.get(grant.id)) for grant in found]
-        if category is None:
-            return rows
-        return [row for row in rows if row.categories is None or category in row.categories]
-
-    def _reader(self, grant: Grant, scope: tuple[bytes, tuple[Category, ...]] | None) -> Reader:
-        row = grant.row
-        key = scope[0] if scope else row.grantee_key
-        return Reader(
-            grant=grant.id,
-            grantee=row.grantee,
-            key=key,
-            facility=facility_of(self._node.state(), row.grantee) or "",
-            purpose=row.purpose,
-            since_ms=row.since,
-            until_ms=row.until,
-            categories=scope[1] if scope else None,
-            under=row.under,
-            proven=row.proven,
-            author=row.author,
-        )
-
-    def scopes(
-        self, patient: bytes, found: Iterable[Grant]
-    ) -> dict[bytes, tuple[bytes, tuple[Category, ...]]]:
-        """Reader's key and categories of each grant that this device can tell of."""
-        try:
-            ring = self._node.opener.ring(patient)
-        except Denied:
-            return {}
-        told: dict[bytes, Mapping[bytes, tuple[str, ...]]] = {}
-        scopes = {}
-        for grant in found:
-            entry = grant.row.entry
-            if entry not in told:
-                told[entry] = self._told(entry, ring)
-            for key, names in told[entry].items():
-                if box_id(key) == grant.row.grantee:
-                    scopes[grant.id] = (key, tuple(each for each in ALL if each.value in names))
-        return scopes
-
-    def _told(self, name: bytes, ring: KeyRing) -> Mapping[bytes, tuple[str, ...]]:
-        entry = self._node.find(name)
-        body: Any = self._node.body(entry) if entry else None
-        if not isinstance(body, PatientRegister | AccessGrant | AccessDelegate):
-            return {}
-        key_id = key_of_told(body.told)
-        try:
-            key = ring.find(key_id) if key_id else None
-            if key is None or key.category is not Category.CONSENT:
-                return {}
-            return open_told(body.told, key=key, network=self._node.network, patient=ring.patient)
-        except (Denied, DecodeError):
-            return {}
+        return self._readers.at(patient, category, at_ms)
 
     # --- what a registration hands out ------------------------------------------------------
 
@@ -354,7 +283,7 @@ class Consent:
             if each.id not in ended and (not each.row.until or now < each.row.until)
         ]
         wanted: dict[bytes, set[Category]] = {}
-        for key, scope in self.scopes(patient, standing).values():
+        for key, scope in self._readers.scopes(patient, standing).values():
             wanted.setdefault(self._newest_key(key), set()).update(scope)
         wanted[patient_key or patient_keys(state, patient)[-1].patient_key] = set(ALL)
         wraps = tuple(
@@ -377,46 +306,6 @@ class Consent:
             "this device does not manage the patient's consent, and cannot re-wrap for others",
             hint="ask the clinic that registered, or use the patient's card",
         )
-
-    # --- the patient's own passphrase -------------------------------------------------------
-
-    async def passphrase(
-        self, patient: bytes, category: Category, passphrase: str, *, cost: Cost = USUAL
-    ) -> Receipt:
-        """Close ``category`` with a passphrase of the patient's own, from now on; '' takes it off.
-
-        Records written before stay as they are. Raises ``Denied`` or ``ConfigError``.
-        """
-        ring = self._node.opener.ring(patient)
-        locks = dict(ring.locks)
-        locks.pop(category, None)
-        secret = b""
-        if passphrase:
-            entropy = self._node.world.entropy
-            lock = await asyncio.to_thread(Lock.new, passphrase, entropy, cost=cost)
-            secret = await asyncio.to_thread(lock.secret, passphrase)
-            locks[category] = lock
-        draft = self.rotation(patient, reason="passphrase", locks=locks)
-        receipt = (await self._node.submit_drafts([draft]))[-1]
-        if secret:
-            self._node.opener.unlock(patient, category, secret)
-        return receipt
-
-    async def unlock(self, patient: bytes, category: Category, passphrase: str) -> None:
-        """Open ``category`` with the patient's passphrase until the session ends.
-
-        Raises ``Denied`` for other words, ``LocalProtocolError`` if there is no passphrase.
-        """
-        ring = self._node.opener.ring(patient)
-        locks = {key.lock.public: key.lock for key in ring if key.lock and key.category is category}
-        if not locks:
-            raise LocalProtocolError("that category has no passphrase")
-        for lock in locks.values():
-            with contextlib.suppress(Denied):
-                secret = await asyncio.to_thread(lock.secret, passphrase)
-                self._node.opener.unlock(patient, category, secret)
-                return
-        raise Denied("not the patient's passphrase for that category")
 
     # --- what is shared ---------------------------------------------------------------------
 
