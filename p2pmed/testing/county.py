@@ -164,7 +164,8 @@ class County:
             self._dice.choice(self._workloads).write()
             if self._dice.random() < STRIKE_SHARE:
                 away = self.mischief.away_ms
-                self.mischief.strike()
+                kind = self._dice.choice(self.mischief.kinds)
+                self.mischief.strike(kind, self._dice)
                 end += self.mischief.away_ms - away
 
     def appear(self) -> bool:

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from random import Random
+from typing import Final, Literal
 
 from p2pmed.engine import Rng
 from p2pmed.errors import DiskFull, StorageError
@@ -72,12 +74,14 @@ def _decode_body(body: bytes, number: int) -> Batch:
 class _Checked:
     """Committed rows, of which some may be rotten: reading one of those fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_rotten: Callable[[], None]) -> None:
         self.rows = MemoryBase()
         self.rotten: set[tuple[Space, bytes]] = set()
+        self._on_rotten = on_rotten
 
     def get(self, space: Space, key: bytes) -> bytes | None:
         if (space, key) in self.rotten:
+            self._on_rotten()
             raise StorageError(f"a row of {space.name} is rotten: its checksum does not match")
         return self.rows.get(space, key)
 
@@ -104,7 +108,11 @@ class SimDisk:
         """Room for the rows and the log that is not flushed; ``None`` is endless."""
         self.fail_next_sync = False
         """The next ``finish`` raises ``StorageError``, as a failed flush does."""
-        self._base = _Checked()
+        self.fate: Literal["", "kept", "lost", "torn", "reordered"] = ""
+        """What the last ``crash`` did to writes that were not flushed; empty: there were none."""
+        self.read_failed = False
+        """Whether a rotten row was read since the last ``crash`` or ``mend``."""
+        self._base = _Checked(self._on_rotten)
         self._staged = StagedMap(self._base)
         self._unsynced: deque[tuple[Batch, bytes]] = deque()
         self._broken: StorageError | None = None
@@ -183,21 +191,61 @@ class SimDisk:
         """Cut the power and open again; returns how many un-flushed batches survived.
 
         What was staged is gone; of the log's un-flushed bytes all remain, or none, or a
-        random prefix, sometimes with a wrong byte in its last sector.
+        random prefix, sometimes with a wrong byte in its last sector; or sectors reached the
+        platter in another order than they were written, so that any of them may be missing.
+        ``fate`` says which.
         """
-        tail = bytearray(b"".join(record for _, record in self._unsynced))
-        keep = (0, len(tail), rng.randint(0, len(tail)))[rng.randint(0, 2)]
-        del tail[keep:]
-        if tail and rng.randint(0, 3) == 0:
-            tail[rng.randint(max(0, len(tail) - SECTOR_BYTES), len(tail) - 1)] ^= 0xFF
+        written = b"".join(record for _, record in self._unsynced)
+        tail = bytearray(written)
+        choice = rng.randint(0, 3)
+        if choice == 3:
+            for at in range(0, len(tail), SECTOR_BYTES):
+                if rng.randint(0, 2) == 0:
+                    size = len(tail[at : at + SECTOR_BYTES])
+                    tail[at : at + size] = b"\xff" * size  # what the sector held before
+        else:
+            del tail[(0, len(tail), rng.randint(0, len(tail)))[choice] :]
+            if tail and rng.randint(0, 3) == 0:
+                tail[rng.randint(max(0, len(tail) - SECTOR_BYTES), len(tail) - 1)] ^= 0xFF
+        self.fate = self._fate_of(written, bytes(tail), choice)
         survivors, _ = decode_log(bytes(tail))
         self._unsynced.clear()
         self._staged.forget()
         self._broken = None
-        self.fail_next_sync = False
+        self.fail_next_sync = self.read_failed = False
         for batch in survivors:
             self._base.apply(batch)
         return len(survivors)
+
+    def _fate_of(
+        self, written: bytes, tail: bytes, choice: int
+    ) -> Literal["", "kept", "lost", "torn", "reordered"]:
+        if not written:
+            return ""
+        if tail == written:
+            return "kept"
+        if not tail:
+            return "lost"
+        return "reordered" if choice == 3 else "torn"
+
+    def recover(self) -> None:
+        """A healthy disk with room again; what was lost stays lost."""
+        self.capacity_bytes, self.fail_next_sync = None, False
+        self.mend()
+
+    def fill(self, *, room_bytes: int) -> None:
+        """Leave room for ``room_bytes`` more, and no more."""
+        unsynced = sum(len(raw) for _, raw in self._unsynced)
+        self.capacity_bytes = self._base.rows.size_bytes() + unsynced + room_bytes
+
+    def image(self) -> SimDisk:
+        """A copy of what is durable: a backup, or a stolen disk."""
+        copy = SimDisk()
+        for space in Space:
+            for key, value in self._base.rows.scan(space, b"", b"\xff" * 128, limit=1 << 40):
+                copy.stage(space, key, value)
+        copy.commit()
+        return copy
 
     def durable(self, space: Space, key: bytes) -> bytes | None:
         """What a power cut now would leave under ``key``, if it kept nothing un-flushed."""
@@ -210,6 +258,22 @@ class SimDisk:
     def rot(self, space: Space, key: bytes) -> None:
         """Let a bit of a durable row flip: reading it fails until it is written again."""
         self._base.rotten.add((space, key))
+
+    def rot_any(self, dice: Random) -> bool:
+        """Let a bit of some durable row flip; whether there was one."""
+        space = dice.choice((Space.CONSENSUS, Space.STATE, Space.BLOCK, Space.LANE, Space.META))
+        rows = self._base.rows.scan(space, b"", b"\xff" * 128, limit=1 << 40)
+        if rows:
+            self.rot(space, dice.choice(rows)[0])
+        return bool(rows)
+
+    def mend(self) -> None:
+        """Every row can be read again: it was the cable."""
+        self._base.rotten.clear()
+        self.read_failed = False
+
+    def _on_rotten(self) -> None:
+        self.read_failed = True
 
     def _break(self, error: StorageError) -> StorageError:
         self._broken = error

@@ -26,6 +26,8 @@ __all__ = ["Ends", "LinkFaults", "SimNetwork"]
 DIAL_MS: Final = (20, 800)
 """How long after two devices reach each other they have a link."""
 NOTICE_MS_MAX: Final = 4_000
+DELAYED_MS: Final = 100
+"""A message that takes longer counts as delayed."""
 CLOG_BYTES_MAX: Final = 32 * 1024
 """What waits at a clogged link before the sender is told that its queue is full."""
 CONSENSUS_HEAD: Final = b"\x84\x18\x28"
@@ -84,6 +86,8 @@ class SimNetwork:
         self._groups: list[int] = []
         self._regions: list[int] = []
         self._blocked: set[tuple[int, int]] = set()
+        self._apart: set[tuple[int, int]] = set()
+        """Pairs that no cable joins, whatever else happens: twins share out the others."""
         self._muted: set[int] = set()
         self._clogs: dict[tuple[int, int], _Clog] = {}
         self._links: dict[tuple[int, int], int] = {}
@@ -103,7 +107,7 @@ class SimNetwork:
 
     def reaches(self, one: int, other: int) -> bool:
         """Whether a message could pass from ``one`` to ``other`` now, were there a link."""
-        if one == other or (one, other) in self._blocked:
+        if one == other or (one, other) in self._blocked or _pair(one, other) in self._apart:
             return False
         return (
             self._together(one, other) and self._ends.has_power(one) and self._ends.has_power(other)
@@ -136,6 +140,24 @@ class SimNetwork:
         """Messages from ``one`` to ``other`` pass again."""
         self._blocked.discard((one, other))
         self._dial(one, other)
+
+    def keep_apart(self, one: int, other: int, *, apart: bool) -> None:
+        """Whether no link may join the two; ``heal`` leaves it."""
+        pair = _pair(one, other)
+        if apart:
+            self._apart.add(pair)
+            self.unlink(one, other)
+        else:
+            self._apart.discard(pair)
+            self._dial(one, other)
+
+    def forget(self, end: int, far: int) -> bool:
+        """``end`` takes another channel in place of the one to ``far``; whether it had one."""
+        return self._believed.pop((end, far), None) is not None
+
+    def believes(self, end: int, far: int) -> bool:
+        """Whether ``end`` thinks that it has a link to ``far``."""
+        return (end, far) in self._believed
 
     def heal(self) -> None:
         """All cables are in again, and nothing is blocked, clogged or muted."""
@@ -265,9 +287,13 @@ class SimNetwork:
         now = self._agenda.now
         for _ in range(copies):
             arrival = now + dice.randint(*faults.delay_ms)
-            if not faults.reorder:
-                arrival = max(arrival, self._arrivals.get(way, 0))
-                self._arrivals[way] = arrival
+            before = self._arrivals.get(way, 0)
+            if arrival >= now + DELAYED_MS:
+                self._struck("delay")
+            if arrival < before and faults.reorder:
+                self._struck("reorder")
+            else:
+                self._arrivals[way] = arrival = max(arrival, before)
             self._agenda.at(arrival - now, lambda: self._deliver(way, link, message))
 
     def _deliver(self, way: tuple[int, int], link: int, message: bytes) -> None:

@@ -23,34 +23,36 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
 from typing import Any, Final, Literal
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted
-from p2pmed.errors import CredentialError, StorageError
+from p2pmed.errors import StorageError
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Validity
 from p2pmed.identity.enrolment import make_request, open_request
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.manifest import open_manifest
 from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
+from p2pmed.ledger.transaction import Entry
 from p2pmed.medical import kinds
 from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events
 from p2pmed.node.events import Draft, NodeEffect, NodeEvent
 from p2pmed.node.home_ledger import HomeLedger
 from p2pmed.node.replica import Identity, Replica
-from p2pmed.quorum.certificate import check_certificate
 from p2pmed.sync.founding import MeshPolicy, Propose
 from p2pmed.testing.bounds import overgrown
 from p2pmed.testing.checkers import Oracle
 from p2pmed.testing.clock import EPOCH_MS, Agenda, SimClock, SimEntropy, seeded
 from p2pmed.testing.disk import SimDisk
+from p2pmed.testing.liars import Liar
 from p2pmed.testing.network import CONSENSUS_HEAD, LinkFaults, SimNetwork
 from p2pmed.testing.planted import Plant, plant
+from p2pmed.testing.truths import Truths, certificate_fault, sum_of_rows
 from p2pmed.testing.votes import VoteWatch
 from p2pmed.wire import codec, cose
 from p2pmed.world import Space, World
@@ -93,6 +95,8 @@ class SimNode:
     the consensus engine; or once that one was answered."""
     paused_until: int = 0
     """Until then the device stands still: what happens to it waits."""
+    flushes_lie: bool = False
+    """Whether the disk says *durable* before it is."""
     notices: list[events.Notice] = field(default_factory=list)
     """All that the node told the application, in order, over all its lives."""
 
@@ -140,6 +144,8 @@ class Simulation:
         self.agenda = Agenda()
         self.oracle = Oracle()
         self.nodes: list[SimNode] = []
+        self._devices: list[SimNode] = []
+        """By number, those that are gone for good included."""
         self.replies: dict[int, events.Reply] = {}
         self.trace = blake2b(digest_size=16)
         self.steps = 0
@@ -152,7 +158,12 @@ class Simulation:
         self._net = seeded(seed, "net")
         self._fate = seeded(seed, "fate")
         self.network = SimNetwork(self.agenda, self._net, self, self.struck)
-        self._by_key: dict[bytes, SimNode] = {}
+        self._by_key: dict[bytes, list[SimNode]] = {}
+        """Devices by key: one, or two while it has a twin."""
+        self._liars: dict[int, Liar] = {}
+        self.suspects: set[bytes] = set()
+        """Keys of devices that may lie: what they say of themselves proves nothing."""
+        self.truths = Truths()
         self._votes = VoteWatch()
         self._checked: dict[tuple[bytes, bytes, bytes], bool] = {}
         self._instant = (Instant(0), 0)
@@ -212,7 +223,7 @@ class Simulation:
         )
         node = SimNode(
             name=name,
-            number=len(self.nodes),
+            number=len(self._devices),
             identity=identity,
             policy=policy or MeshPolicy(),
             clock=SimClock(self.agenda, clock_offset_ms),
@@ -221,10 +232,80 @@ class Simulation:
             entropy=entropy,
         )
         self.nodes.append(node)
-        self._by_key[node.key] = node
+        self._devices.append(node)
+        self._by_key[node.key] = [node]
         self.network.join()
         self.start(node)
         return node
+
+    # --- devices that are not what they were --------------------------------------------------
+
+    def liar_of(self, node: SimNode) -> Liar:
+        """What changes the messages of ``node`` on their way; it is a suspect from now on."""
+        self.suspects.add(node.key)
+        return self._liars.setdefault(node.number, Liar(node))
+
+    def twin_of(self, node: SimNode) -> SimNode | None:
+        """The other device with this key, if there is one."""
+        return next((each for each in self._by_key[node.key] if each is not node), None)
+
+    def clone(self, node: SimNode, side: Sequence[SimNode]) -> SimNode:
+        """A second device with the keys and the disk of ``node``, in touch with ``side`` alone."""
+        self.suspects.add(node.key)
+        name = f"{node.name}-twin-{len(self._devices)}"
+        twin = replace(
+            node,
+            name=name,
+            number=len(self._devices),
+            disk=node.disk.image(),
+            rng=seeded(self.seed, f"node {name}"),
+            replica=None,
+            waiting=[],
+            flushing=False,
+            wake_at=None,
+            dies="",
+            paused_until=0,
+            notices=[],
+        )
+        self.nodes.append(twin)
+        self._devices.append(twin)
+        self._by_key[node.key].append(twin)
+        self.network.join()
+        self.take_sides(node, twin, side)
+        self.start(twin)
+        return twin
+
+    def take_sides(self, node: SimNode, twin: SimNode, side: Sequence[SimNode]) -> None:
+        """Those of ``side`` reach the twin, all others the original; nobody both."""
+        for other in self.nodes:
+            if other is not node and other is not twin:
+                near = other in side
+                self.network.keep_apart(node.number, other.number, apart=near)
+                self.network.keep_apart(twin.number, other.number, apart=not near)
+        self.network.keep_apart(node.number, twin.number, apart=True)
+
+    def retire(self, node: SimNode, twin: SimNode) -> None:
+        """The twin is found and switched off for good."""
+        if twin in self._by_key[node.key]:
+            self._by_key[node.key].remove(twin)
+            if twin.replica is not None:
+                self._power_off(twin)
+            self.take_sides(node, twin, [])
+            self.nodes.remove(twin)
+
+    def inject(self, node: SimNode, event: NodeEvent) -> None:
+        """Let something happen to a node that no device of the simulation did."""
+        self._step(node, event)
+
+    def _peer(self, node: SimNode, key: bytes) -> SimNode | None:
+        """The device with this key that ``node`` talks to."""
+        for other in self._by_key.get(key, ()):
+            if self.network.believes(node.number, other.number):
+                return other
+        return None
+
+    def _honest(self, node: SimNode) -> bool:
+        return node.key not in self.suspects
 
     def start(self, node: SimNode) -> None:
         """Switch a device on, from what its disk holds; nothing happens if it is on."""
@@ -291,7 +372,7 @@ class Simulation:
         self.network.separate(self._numbered(regions))
 
     def _numbered(self, groups: Sequence[Sequence[SimNode]]) -> list[int]:
-        numbers = [0] * len(self.nodes)
+        numbers = [0] * len(self._devices)
         for number, group in enumerate(groups, start=1):
             for node in group:
                 numbers[node.number] = number
@@ -299,7 +380,7 @@ class Simulation:
 
     def mend(self) -> None:
         """The groups of ``cut`` reach each other again."""
-        self.network.cut([0] * len(self.nodes))
+        self.network.cut([0] * len(self._devices))
 
     def heal(self) -> None:
         """All cables are in again, both ways, and every queue runs."""
@@ -420,7 +501,8 @@ class Simulation:
                 self._step(node, DeadlineReached())
             self._arm(node)
 
-        self.agenda.at(max(0, deadline - self.agenda.now), wake)
+        due_at = max(deadline, node.paused_until)
+        self.agenda.at(max(0, due_at - self.agenda.now), wake)
 
     # --- effects ----------------------------------------------------------------------------
 
@@ -438,21 +520,27 @@ class Simulation:
                     good = tuple(self.verify(*check) for check in checks)
                     self._later(node, 0, events.SignaturesChecked(token, good))
                 case events.DropLink(peer, _):
-                    other = self._by_key.get(peer)
+                    other = self._peer(node, peer)
                     if other is not None:
                         self.network.drop(node.number, other.number, REDIAL_MS)
                 case events.Reply():
                     self.replies[effect.request] = effect
-                    self.oracle.stored(node.name, [entry.id for entry in effect.entries])
+                    if self._honest(node):
+                        self.oracle.stored(node.name, [entry.id for entry in effect.entries])
                 case events.Notify(notice):
                     self._note(node, notice)
 
     def _send(self, node: SimNode, peer: bytes, message: bytes, control: bool) -> None:
-        other = self._by_key.get(peer)
+        other = self._peer(node, peer)
         if other is None:
             return
+        liar = self._liars.get(node.number)
+        if liar is not None:
+            for said in liar.send(other.number, message):
+                self.network.send(node.number, other.number, said, control=control)
+            return
         home = node.home
-        if home is not None and message.startswith(CONSENSUS_HEAD):
+        if home is not None and self._honest(node) and message.startswith(CONSENSUS_HEAD):
             engine = home.founding.genesis.engine
             fault = self._votes.saw(node.name, other.name, engine, message)
             if fault:
@@ -470,7 +558,7 @@ class Simulation:
 
     def _flush(self, node: SimNode, token: int) -> None:
         """Group commit: one flush at a time, tokens that come meanwhile share the next."""
-        if self._plant.early_flush:
+        if self._plant.early_flush or node.flushes_lie:
             self._later(node, 0, Persisted(token))
         else:
             node.waiting.append(token)
@@ -516,24 +604,31 @@ class Simulation:
 
     def has_power(self, number: int) -> bool:
         """See ``network.Ends``."""
-        return self.nodes[number].replica is not None
+        return self._devices[number].replica is not None
 
     def link_up(self, number: int, peer: int) -> None:
         """See ``network.Ends``."""
-        other = self.nodes[peer]
-        self._step(self.nodes[number], events.LinkUp(other.key, other.identity.chain))
+        node, other = self._devices[number], self._devices[peer]
+        for twin in self._devices:
+            if (
+                twin is not other
+                and twin.key == other.key
+                and self.network.forget(number, twin.number)
+            ):
+                self._step(node, events.LinkDown(other.key))  # one channel for each key
+        self._step(node, events.LinkUp(other.key, other.identity.chain))
 
     def link_down(self, number: int, peer: int) -> None:
         """See ``network.Ends``."""
-        self._step(self.nodes[number], events.LinkDown(self.nodes[peer].key))
+        self._step(self._devices[number], events.LinkDown(self._devices[peer].key))
 
     def frame(self, number: int, source: int, message: bytes) -> None:
         """See ``network.Ends``."""
-        self._step(self.nodes[number], events.Frame(self.nodes[source].key, message))
+        self._step(self._devices[number], events.Frame(self._devices[source].key, message))
 
     def refused(self, number: int, peer: int) -> None:
         """See ``network.Ends``."""
-        node, key = self.nodes[number], self.nodes[peer].key
+        node, key = self._devices[number], self._devices[peer].key
         replica = node.replica
         if replica is not None:
             self._guarded(node, lambda: replica.send_refused(key, self.agenda.now))
@@ -545,13 +640,28 @@ class Simulation:
 
     def _note(self, node: SimNode, notice: events.Notice) -> None:
         node.notices.append(notice)
+        if not self._honest(node):
+            return
         match notice:
             case events.Final():
                 self._check_final(node, notice)
             case events.Halted(_, reason):
                 self._violated("never halted", f"{node.name}: {reason}")
-            case events.Alarm("fork" | "ledger_fork" | "equivocation" as kind):
-                self._violated("honest logs do not fork", f"{node.name} alarms: {kind}")
+            case events.Alarm("fork" | "ledger_fork" | "equivocation" as kind, subjects):
+                if not self.suspects.intersection(subjects):
+                    self._violated("honest logs do not fork", f"{node.name} alarms: {kind}")
+            case events.EntriesStored(entries):
+                self._check_authors(node, entries)
+
+    def _check_authors(self, node: SimNode, entries: Sequence[Entry]) -> None:
+        """Entries of honest devices are on their own disks before anybody else's."""
+        for entry in entries:
+            if entry.author == node.key:
+                self.truths.wrote(entry)
+            elif entry.author not in self.suspects and not self.truths.genuine(entry):
+                self._violated(
+                    "nobody writes in another's name", f"{node.name}: {entry.kind} {entry.seq}"
+                )
 
     def _check_final(self, node: SimNode, final: events.Final) -> None:
         """*Final* was said: it must be durable here, and proven."""
@@ -564,27 +674,34 @@ class Simulation:
         place = (final.ledger, final.height)
         self.oracle.decided(self.now, node.name, place, final.entries, final.verdicts)
         for entry in final.entries:
-            if node.disk.durable(Space.ENTRY_ID, entry.id) is None:
+            branch = entry.lane.to_bytes() + entry.seq.to_bytes(8, "big") + entry.id
+            here = node.disk.durable(Space.ENTRY_ID, entry.id)
+            if here is None and node.disk.durable(Space.FORK, branch) is None:
                 self._violated("final means durable", f"{node.name}: a body of {final.height}")
+        root = node.home.chain.state_root if node.home and node.height == final.height else b""
+        raw = self._durable_bytes(node, final.ledger, final.height)
+        for fault in self.truths.block(raw, final.entries, final.verdicts, root):
+            self._violated("final is true", f"{node.name}: {fault}")
         self._check_proof(node, final.ledger, final.height)
 
     def _check_proof(self, node: SimNode, ledger: bytes, height: int) -> None:
         assert node.home is not None
-        stored = self._durable_block(node, ledger, height)
-        while stored is not None and stored.certificate is None:
-            height += 1
-            stored = self._durable_block(node, ledger, height)
-        if stored is None or stored.certificate is None:
-            self._violated("final means certified", f"{node.name}: no proof of {height}")
-            return
-        try:
-            last = (stored.block.header, *stored.tail)[-1]
-            if stored.certificate.digest != header_digest(last):
-                raise CredentialError("the certificate of another block")
-            epoch = node.home.chain.epochs.at(height)
-            check_certificate(stored.certificate, epoch, verify=self.verify)
-        except CredentialError as error:
-            self._violated("final means certified", f"{node.name}: {height}: {error}")
+        epoch = node.home.chain.epochs.at(height)
+        keys = [validator.vote_key for validator in epoch.validators]
+        fault: str | None = ""
+        at = height
+        while fault == "":
+            raw = self._durable_bytes(node, ledger, at)
+            if not raw:
+                self._violated("final means certified", f"{node.name}: no proof of {height}")
+                return
+            fault = certificate_fault(raw, keys, epoch.liars, self.verify)
+            at += 1
+        if fault is not None:
+            self._violated("final means certified", f"{node.name}: {height}: {fault}")
+
+    def _durable_bytes(self, node: SimNode, ledger: bytes, height: int) -> bytes:
+        return node.disk.durable(Space.BLOCK, ledger + height.to_bytes(8, "big")) or b""
 
     def _durable_block(self, node: SimNode, ledger: bytes, height: int) -> StoredBlock | None:
         raw = node.disk.durable(Space.BLOCK, ledger + height.to_bytes(8, "big"))
@@ -594,6 +711,11 @@ class Simulation:
         """After a start: everything acknowledged is there, and so is what was said final."""
         replica = node.replica
         assert replica is not None
+        if not self._honest(node):
+            return
+        own = replica.own.key
+        for entry in replica.logs.entries(own, self.truths.known(own), 1 << 53):
+            self.truths.wrote(entry)  # a cut may keep what was not flushed
         for entry_id in self.oracle.acknowledged.get(node.name, ()):
             if replica.logs.find(entry_id) is None:
                 self._violated("nothing acknowledged is lost", node.name)
@@ -610,12 +732,15 @@ class Simulation:
 
     def check_everywhere(self) -> None:
         """For a settled simulation: what was acknowledged is final everywhere, verdicts equal."""
-        ids = [name for node in self.nodes for name in self.oracle.acknowledged.get(node.name, ())]
-        for node in self.nodes:
+        honest = [node for node in self.nodes if self._honest(node)]
+        ids = [name for node in honest for name in self.oracle.acknowledged.get(node.name, ())]
+        for node in honest:
             if node.replica is None:
                 continue
             self.check_bounds(node)
             home = node.replica.home
+            if home is not None and node is honest[0]:
+                self._check_sum(node, home)  # the others' roots are equal
             for entry_id in ids:
                 entry = node.replica.logs.find(entry_id)
                 if entry is None:
@@ -627,12 +752,27 @@ class Simulation:
                 if self.oracle.verdicts.get((home.ledger, entry_id)) != said:
                     self._violated("one verdict", f"{node.name} on {entry_id.hex()[:12]}")
 
+    def _check_sum(self, node: SimNode, home: HomeLedger) -> None:
+        """The state root is the sum of the rows that are on the disk."""
+        start = home.ledger
+        rows = node.disk.scan(Space.STATE, start, start + b"\xff" * 96, limit=1 << 30)
+        if sum_of_rows((key[32:], value) for key, value in rows) != home.chain.state_root:
+            self._violated("final is true", f"{node.name}: a root that is not the sum of its rows")
+
     def settled(self) -> bool:
-        """Whether all nodes that are up hold the same logs, and all is final and equal."""
-        ups = [node.replica for node in self.nodes if node.replica is not None]
+        """Whether honest nodes that are up hold the same logs, and all is final and equal.
+
+        Logs of suspects are left out: who signs two entries for one place is read differently.
+        """
+        ups = [
+            node.replica for node in self.nodes if node.replica is not None and self._honest(node)
+        ]
         if any(lane.next_seq != lane.durable_next for replica in ups for lane in replica.logs):
             return False  # something is being flushed
-        frontiers = [replica.logs.frontier() for replica in ups]
+        frontiers = [
+            [place for place in replica.logs.frontier() if place[0].author not in self.suspects]
+            for replica in ups
+        ]
         if any(frontier != frontiers[0] for frontier in frontiers):
             return False
         states: dict[bytes, tuple[int, bytes]] = {}

@@ -14,12 +14,15 @@ A seed's story:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Final, Literal, cast
 
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.faults import Mischief
+from p2pmed.testing.misdeeds import BFT_KINDS, RAFT_KINDS
 from p2pmed.testing.planted import plant
 from p2pmed.testing.scenario import (
     COMMITS_MIN,
@@ -28,6 +31,7 @@ from p2pmed.testing.scenario import (
     VIRTUAL_MS_MIN,
     SeedOptions,
     SeedReport,
+    Step,
     report_of,
     state_of,
 )
@@ -57,9 +61,17 @@ class Village:
     """One seed of the story; the parts may be played one by one."""
 
     def __init__(
-        self, seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = ""
+        self,
+        seed: int,
+        *,
+        engine: Literal["bft", "raft"] = "bft",
+        planted: str = "",
+        steps: Sequence[Step] | None = None,
     ) -> None:
         self.engine = engine
+        self._given = steps
+        self.story: list[Step] = []
+        """The steps that were played."""
         self.simulation = Simulation(seed, planted=planted)
         self._dice = seeded(seed, "village")
         policy = MeshPolicy(auto=True, size=len(SEATS), engine=engine)
@@ -73,8 +85,19 @@ class Village:
             self.nodes,
             seeded(seed, "faults"),
             days_alone_max=30 if engine == "bft" else 0,
+            kinds=BFT_KINDS if engine == "bft" else RAFT_KINDS,
+            liar=self._liar(),
         )
         self.settle_ms = 0
+
+    def _liar(self) -> SimNode | None:
+        """In half of the seeds one device may lie, or be copied, restored, or robbed."""
+        dice = seeded(self.simulation.seed, "liar")
+        if dice.random() < 0.5:
+            return None
+        liar = dice.choice(self.nodes)
+        self.simulation.suspects.add(liar.key)
+        return liar
 
     def form(self) -> bool:
         """Wait for the mesh that forms by itself; whether it did."""
@@ -86,18 +109,44 @@ class Village:
         return formed
 
     def suffer(self) -> None:
-        """Write and strike until the seed counts."""
-        simulation, mischief = self.simulation, self.mischief
-        observer_at = VIRTUAL_MS_MIN // 2 if self._dice.random() < 0.5 else None
-        mischief.begin()
-        while not self._counts() and self._suffered_ms < VIRTUAL_MS_MAX and not self.broken:
-            simulation.run_for(self._dice.randint(50, 600))
-            self.workload.write()
-            if observer_at is not None and self._suffered_ms >= observer_at:
+        """Write and strike until the seed counts; or play the steps that were given."""
+        self.mischief.begin()
+        for step in self._drawn() if self._given is None else self._given:
+            self._play(step)
+            if self.broken:
+                return
+
+    def _drawn(self) -> Iterator[Step]:
+        """The steps of this seed, until there were enough faults, blocks and seconds."""
+        dice = self._dice
+        observer_at = VIRTUAL_MS_MIN // 2 if dice.random() < 0.5 else None
+        at_ms = self._suffered_ms
+        for number in count():
+            if self._counts() or self._suffered_ms >= VIRTUAL_MS_MAX:
+                return
+            at_ms = max(at_ms, self._suffered_ms) + dice.randint(50, 600)
+            place = {"n": number, "at_ms": at_ms}
+            yield {**place, "do": "write"}
+            if observer_at is not None and at_ms >= observer_at:
                 observer_at = None
-                self._observe()
-            if self._dice.random() < STRIKE_SHARE:
-                mischief.strike()
+                yield {**place, "do": "observer"}
+            if dice.random() < STRIKE_SHARE:
+                yield {**place, "do": dice.choice(self.mischief.kinds)}
+
+    def _play(self, step: Step) -> None:
+        """Wait until it is time for a step, and do it, with dice of its own."""
+        self.story.append(step)
+        number, do = int(step["n"]), str(step["do"])
+        wait_ms = int(step["at_ms"]) - self._suffered_ms
+        if wait_ms > 0:
+            self.simulation.run_for(wait_ms)
+        dice = seeded(self.simulation.seed, f"{do} {number}")
+        if do == "write":
+            self.workload.write(dice)
+        elif do == "observer":
+            self._observe()
+        else:
+            self.mischief.strike(do, dice)
 
     def _observe(self) -> SimNode:
         observer = self.simulation.add_node("observer", roles=("insurer",))
@@ -126,14 +175,16 @@ class Village:
         self.mischief.cease()
         ceased = simulation.now
         together = simulation.run_until_settled(SETTLE_MS_MAX)
-        if not together or not all(node.up for node in simulation.nodes):
+        if not together or not all(node.up for node in self.nodes):
             self._violated(state_of(simulation))
             return
         self.settle_ms = simulation.now - ceased
         for node in self.nodes:
             self.workload.write_at(node)
-        while simulation.oracle.commits < COMMITS_MIN and not self.broken:
-            self.workload.write()
+        for number in range(COMMITS_MIN if self._given is None else 0):
+            if simulation.oracle.commits >= COMMITS_MIN or self.broken:
+                break
+            self.workload.write(seeded(simulation.seed, f"peace {number}"))
             simulation.run_for(PEACE_MS)
         if not simulation.run_until_settled(SETTLE_MS_MAX):
             self._violated(f"nothing new becomes final: {state_of(simulation)}")
@@ -149,14 +200,19 @@ class Village:
             f"village-{self.engine}",
             away_ms=self.mischief.away_ms,
             settle_ms=self.settle_ms,
+            story=tuple(self.story),
         )
 
 
 def run_village(
-    seed: int, *, engine: Literal["bft", "raft"] = "bft", planted: str = ""
+    seed: int,
+    *,
+    engine: Literal["bft", "raft"] = "bft",
+    planted: str = "",
+    steps: Sequence[Step] | None = None,
 ) -> SeedReport:
-    """The whole story of one seed."""
-    village = Village(seed, engine=engine, planted=planted)
+    """The whole story of one seed, or the steps that are given."""
+    village = Village(seed, engine=engine, planted=planted, steps=steps)
     if village.form():
         village.suffer()
         if not village.broken:
@@ -168,7 +224,7 @@ def play(seed: int, options: SeedOptions) -> SeedReport:
     """The scenario ``village``: the engine is the option's, the defect's, or the seed's."""
     engine = options.engine or (plant(options.planted).engine if options.planted else "")
     chosen = cast('Literal["bft", "raft"]', engine or ("bft", "raft")[seed % 2])
-    return run_village(seed, engine=chosen, planted=options.planted)
+    return run_village(seed, engine=chosen, planted=options.planted, steps=options.steps)
 
 
 def play_bft(seed: int, options: SeedOptions) -> SeedReport:
