@@ -31,6 +31,7 @@ FAMILIES: Final = (
     "backup",
     "verify",
     "proof",
+    "evidence",
     "doctor",
     "fhir",
     "foreign",

@@ -27,12 +27,13 @@ import msgspec
 
 from p2pmed.consensus.interface import Header, header_digest
 from p2pmed.errors import CredentialError, LocalProtocolError
-from p2pmed.ledger.block import Summary, content_hash, verdict_leaf
+from p2pmed.ledger.block import Summary, content_hash, decode_body, verdict_leaf
+from p2pmed.ledger.epochs import Epochs
 from p2pmed.ledger.genesis import Founding, OpenChain, check_founding
 from p2pmed.ledger.merkle import verify_merkle_proof
 from p2pmed.ledger.state import Verdict
 from p2pmed.ledger.stored import TAIL_MAX, StoredBlock, check_proof
-from p2pmed.limits import BLOCK_ENTRIES_MAX
+from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX, BLOCK_ENTRIES_MAX
 from p2pmed.quorum.certificate import (
     Certificate,
     Epoch,
@@ -53,6 +54,7 @@ __all__ = [
     "LightChain",
     "Placed",
     "check_placed",
+    "handovers_to",
     "lighten",
 ]
 
@@ -60,6 +62,10 @@ PATH_MAX: Final = 12
 """Siblings above one leaf: as many as the fullest block has levels."""
 assert 1 << PATH_MAX >= BLOCK_ENTRIES_MAX
 HEADER_BYTES_MAX: Final = 192
+
+
+StoredAt = Callable[[int], StoredBlock | None]
+"""The stored block of one ledger at a height, or ``None``."""
 
 
 class LightBlock(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -219,13 +225,10 @@ def check_placed(placed: Placed, entry_id: bytes, summary: Summary) -> None:
         raise CredentialError("the verdict is not the one that the block states")
 
 
-def lighten(
-    stored_at: Callable[[int], StoredBlock | None], height: int, summary: Callable[[bytes], Summary]
-) -> LightBlock | None:
+def lighten(stored_at: StoredAt, height: int) -> LightBlock | None:
     """The light block at ``height`` from stored blocks; ``None`` if its proof is not here.
 
-    ``summary`` takes a block's content apart. A block that a descendant proves gets the headers
-    up to that one.
+    A block that a descendant proves gets the headers up to that one.
     """
     stored = stored_at(height)
     if stored is None:
@@ -243,7 +246,22 @@ def lighten(
         return None
     return LightBlock(
         header=stored.block.header,
-        summary=summary(stored.block.content),
+        summary=decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX).summary,
         above=tuple(above),
         certificate=top.certificate,
     )
+
+
+def handovers_to(number: int, epochs: Epochs, stored_at: StoredAt) -> tuple[Handover, ...]:
+    """Every handover of a ledger from its first epoch to epoch ``number``.
+
+    Raises ``LocalProtocolError`` if one is not here.
+    """
+    found = []
+    for each in range(1, number + 1):
+        begun, following = epochs.begun_at(each), epochs.numbered(each)
+        seal = None if begun is None else lighten(stored_at, begun - 1)
+        if seal is None or following is None:
+            raise LocalProtocolError(f"the handover to epoch {each} is not here")
+        found.append(Handover(seal=seal, following=following))
+    return tuple(found)

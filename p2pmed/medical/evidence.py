@@ -32,6 +32,7 @@ from p2pmed.medical.membership import member
 from p2pmed.medical.registry import Act, Checked, Kind
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.roles import SUPERVISORS
+from p2pmed.medical.seats import exclude, restore
 from p2pmed.medical.tables import Table
 from p2pmed.wire.codec import Bytes32, Count, OptionalId, Text, TimeMs, Wire
 
@@ -161,6 +162,8 @@ def _apply_report(act: Act[EvidenceReport], view: View) -> None:
             time=act.context.time_ms,
         )
         _CASES.put(view, row, subject, case.place)
+        if case.guilty and case.ledger in (b"", act.context.ledger):
+            exclude(view, subject)
 
 
 def _check_settle(act: Act[EvidenceSettle], view: View) -> Checked:
@@ -182,6 +185,12 @@ def _apply_settle(act: Act[EvidenceSettle], view: View) -> None:
     assert row is not None  # the check has read it
     settled = msgspec.structs.replace(row, settled_by=act.entry.id, judgement=body.judgement.value)
     _CASES.put(view, settled, body.device, body.place)
+    if row.ledger not in (b"", act.context.ledger):
+        return  # another ledger's seat is that ledger's business
+    if is_suspended(view, body.device):
+        exclude(view, body.device)
+    else:
+        restore(view, body.device)
 
 
 KINDS: Final[tuple[Kind[Any], ...]] = (

@@ -147,6 +147,8 @@ class Admission:
         lane = self._logs.lane(fork.lane)
         mine = self._logs.entry(fork.lane, min(fork.seq, lane.next_seq - 1)) if lane else None
         both = tuple(entry.raw for entry in (mine, fork) if entry is not None)
+        if mine is not None:
+            self._ledgers.accusing.log_fork(turn, mine, fork)
 
         def then(later: Turn) -> None:
             for peer in self._links:

@@ -94,6 +94,7 @@ class HomeLedger:
         on_epoch: Callable[[Turn, Epoch, bool], None],
         on_recovered: Callable[[Turn], None],
         vote_keys: VoteKeys,
+        on_evidence: Callable[[Turn, Epoch, Evidence], None],
         engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
         muted: bool = False,
         verify: Verify = cose.verify,
@@ -109,6 +110,7 @@ class HomeLedger:
         self._on_behind = on_behind
         self._on_epoch = on_epoch
         self._on_recovered = on_recovered
+        self._on_evidence = on_evidence
         self._vote_keys = vote_keys
         self._engines = engines or ENGINES
         self._verify = verify
@@ -258,14 +260,8 @@ class HomeLedger:
                 self._on_recovered(turn)
             case ReadAt() | ReadFailed():
                 self.barriers.settle(turn, effect, self.durable_height)
-            case Evidence(guilty, kind, first, second):
-                node = self.epoch.validators[guilty].node
-                key = b"evidence" + node + kind.encode("ascii")
-                if self._world.disk.get(Space.LOCAL, key) is not None:
-                    return  # one proof is enough, and one alarm
-                self._world.disk.stage(Space.LOCAL, key, first + second)
-                turn.staged = True
-                turn.notify(events.Alarm("equivocation", (node,), kind))
+            case Evidence():
+                self._on_evidence(turn, self.epoch, effect)
 
     def _frame(self, message: bytes) -> ConsensusFrame:
         return ConsensusFrame(ledger=self.ledger, epoch=self.epoch.number, message=message)

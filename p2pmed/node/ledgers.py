@@ -38,6 +38,7 @@ from p2pmed.medical.county import ANCHOR
 from p2pmed.medical.seat_changes import MeshKeys
 from p2pmed.medical.seats import KEYS_AHEAD, keys_ahead
 from p2pmed.node import events
+from p2pmed.node.accusing import Accusing
 from p2pmed.node.anchoring import Anchoring
 from p2pmed.node.empty import EmptyState
 from p2pmed.node.events import Draft
@@ -84,6 +85,7 @@ class Ledgers:
         chains: Chains,
         trust: Trust,
         anchoring: Anchoring,
+        accusing: Accusing,
         links: Mapping[bytes, object],
         holds: Callable[[bytes, LaneKey], int],
         tell_heads: Callable[[], None],
@@ -104,6 +106,7 @@ class Ledgers:
         self._logs = logs
         self._trust = trust
         self._anchoring = anchoring
+        self.accusing = accusing
         self._links = links
         self._holds = holds
         self._tell_heads = tell_heads
@@ -155,8 +158,8 @@ class Ledgers:
                     self._on_founding(turn, founding)
                 case chain_events.Verified(ledger, blocks):
                     self._on_verified(turn, ledger, blocks)
-                case chain_events.Forked(ledger, _, second):
-                    self._on_forked(turn, ledger, second)
+                case chain_events.Forked(ledger, first, second):
+                    self._on_forked(turn, ledger, first, second)
                 case chain_events.Faulty(peer, reason):
                     self._trust.shun(turn, peer)
                     turn.drop(peer, reason)
@@ -199,7 +202,9 @@ class Ledgers:
         self._anchoring.soon(turn.now)
         self._anchoring.advance(turn)
 
-    def _on_forked(self, turn: Turn, ledger: bytes, second: StoredBlock) -> None:
+    def _on_forked(
+        self, turn: Turn, ledger: bytes, first: StoredBlock, second: StoredBlock
+    ) -> None:
         """Two certified blocks at one height: the second is kept, and the proof names the guilty.
 
         Told once. It halts the home ledger for good, also after a restart.
@@ -210,6 +215,7 @@ class Ledgers:
         self._world.disk.stage(Space.LOCAL, key, codec.encode(second))
         turn.staged = True
         turn.notify(events.Alarm("ledger_fork", (ledger,)))
+        self.accusing.ledger_fork(turn, first, second)
         if self.home and self.home.ledger == ledger:
             self.home.halt(turn, LEDGER_FORKED)
 
@@ -272,6 +278,7 @@ class Ledgers:
             on_behind=self._on_behind,
             on_epoch=self._on_epoch,
             vote_keys=self.vote_keys,
+            on_evidence=self.accusing.votes,
             on_recovered=self._on_recovered,
             engines=self._engines,
             muted=self.identity.muted,

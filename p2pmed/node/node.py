@@ -392,6 +392,7 @@ class Node:
             "ledgers": {name.hex(): height for name, height in self.replica.chains.heads()},
             "discovery": self.shell.discovery_status,
             "discrepancies": len(self.discrepancies()),
+            "evidence": len(self.replica.accusing),
         }
 
     async def events(

@@ -18,61 +18,24 @@ from typing import TYPE_CHECKING, Final
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.errors import LocalProtocolError
-from p2pmed.ledger.block import Summary, decode_body, verdict_leaf
+from p2pmed.ledger.block import verdict_leaf
 from p2pmed.ledger.epochs import Epochs
-from p2pmed.ledger.genesis import Founding
-from p2pmed.ledger.light import Handover, LightBlock, Placed, lighten
+from p2pmed.ledger.light import LightBlock, Placed, handovers_to, lighten
 from p2pmed.ledger.merkle import merkle_proof, merkle_root
 from p2pmed.ledger.state import APPLIED, Verdict
-from p2pmed.ledger.stored import StoredBlock
 from p2pmed.ledger.transaction import Entry
-from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.medical.county import ANCHOR, Anchor
 from p2pmed.medical.membership import LogOpen
 from p2pmed.medical.proof import Anchored, Opened, Ordered, RecordProof
-from p2pmed.sync.chains import Chains
 from p2pmed.wire import codec
-from p2pmed.world import Disk
 
 if TYPE_CHECKING:
     from p2pmed.node.node import Node
 
-__all__ = ["Handovers", "Prover", "prove"]
+__all__ = ["Prover", "prove"]
 
 BLOCKS_A_SLICE: Final = 32
 """County blocks looked through before other tasks get their turn."""
-
-
-class Handovers:
-    """The handovers of ledgers that are kept here."""
-
-    def __init__(self, disk: Disk, chains: Chains) -> None:
-        self._disk = disk
-        self._chains = chains
-
-    def light(self, ledger: bytes, height: int) -> LightBlock | None:
-        """The light block at ``height``; ``None`` if it, or what proves it, is not here."""
-
-        def stored_at(at: int) -> StoredBlock | None:
-            return self._chains.block_at(ledger, at)
-
-        return lighten(stored_at, height, _summary)
-
-    def to(self, founding: Founding, number: int) -> tuple[Handover, ...]:
-        """Every handover from the first epoch to epoch ``number``.
-
-        Raises ``LocalProtocolError`` if one is not here.
-        """
-        first = founding.genesis.epoch()
-        epochs = Epochs(self._disk, first)
-        found = []
-        for each in range(first.number + 1, number + 1):
-            begun, following = epochs.begun_at(each), epochs.numbered(each)
-            seal = None if begun is None else self.light(first.ledger, begun - 1)
-            if seal is None or following is None:
-                raise LocalProtocolError(f"the handover to epoch {each} is not here")
-            found.append(Handover(seal=seal, following=following))
-        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +54,6 @@ class Prover:
         self._chains = replica.chains
         self._villages = replica.villages
         self._logs = replica.logs
-        self.handovers = Handovers(node.world.disk, replica.chains)
 
     def ordered(self, ledger: bytes, height: int, entry: Entry) -> Ordered:
         """That ``ledger`` ordered ``entry`` at ``height``. Raises ``LocalProtocolError``."""
@@ -104,7 +66,11 @@ class Prover:
             raise LocalProtocolError("another branch of a forked log was ordered")
         return Ordered(
             founding=founding,
-            handovers=self.handovers.to(founding, block.light.header.epoch),
+            handovers=handovers_to(
+                block.light.header.epoch,
+                Epochs(self._node.world.disk, founding.genesis.epoch()),
+                lambda at: self._chains.block_at(ledger, at),
+            ),
             block=block.light,
             placed=_place(block, ids.index(entry.id)),
             entry=entry.raw,
@@ -153,7 +119,7 @@ class Prover:
         return Anchored(headers=tuple(headers), anchor=ordered)
 
     def _block(self, ledger: bytes, height: int) -> _Block:
-        light = self.handovers.light(ledger, height)
+        light = lighten(lambda at: self._chains.block_at(ledger, at), height)
         found = next(self._villages.blocks(ledger, height - 1, height), None)
         if light is None or found is None:
             raise LocalProtocolError(
@@ -215,10 +181,6 @@ async def prove(node: Node, entry: Entry, *, reveal: bool = False) -> bytes:
         opened=opened,
     )
     return codec.encode(proof)
-
-
-def _summary(content: bytes) -> Summary:
-    return decode_body(content, limit=BLOCK_CONTENT_BYTES_MAX).summary
 
 
 def _leaves(entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> list[bytes]:

@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "drugs",
     "claims",
     "proofs",
+    "evidence",
 )
 """Modules of this package that have operations."""
 

@@ -62,6 +62,7 @@ async def _fork(clinic: Node, pharmacy: Node) -> None:
     twin = sign_entry(other, seed=seed, author=pharmacy.key, network=pharmacy.network)
     await clinic.import_entries([twin.raw])
     await until(lambda: bool(clinic.replica.logs.forks(log)), "the fork is kept")
+    await until(lambda: clinic.status()["pending"] == 0, "the report of it is final")
 
 
 @pytest.fixture(scope="session")
