@@ -141,6 +141,7 @@ class BftEngine:
             proposals=self._proposals,
             rounds=self._rounds,
             news=self._news,
+            pacemaker=self._pacemaker,
             greeting=self._greeting,
             reads=self._reads,
             outbox=outbox,

@@ -25,7 +25,7 @@ from p2pmed.consensus.bft.messages import (
 )
 from p2pmed.consensus.bft.news import Claim, News
 from p2pmed.consensus.bft.outbox import Outbox
-from p2pmed.consensus.bft.pacemaker import DELTA_MS
+from p2pmed.consensus.bft.pacemaker import DELTA_MS, Pacemaker
 from p2pmed.consensus.bft.proposals import Proposals
 from p2pmed.consensus.bft.reads import Reads, head_of
 from p2pmed.consensus.bft.rounds import Rounds
@@ -51,13 +51,14 @@ class Intake:
         proposals: Proposals,
         rounds: Rounds,
         news: News,
+        pacemaker: Pacemaker,
         greeting: Greeting,
         reads: Reads,
         outbox: Outbox,
     ) -> None:
         self._live, self._ballots, self._proposals = live, ballots, proposals
         self._rounds, self._news, self._outbox = rounds, news, outbox
-        self._greeting, self._reads = greeting, reads
+        self._pacemaker, self._greeting, self._reads = pacemaker, greeting, reads
         self._now = Instant(0)
         self.refused = 0
         """Messages that were no use to anybody; for people."""
@@ -102,6 +103,8 @@ class Intake:
             self._news.ask(sender, view, self._now)
         else:
             outcome = self._ballots.receive(sender, vote)
+            if outcome is Outcome.TAKEN and vote.kind != VoteKind.NULLIFY:
+                self._pacemaker.took_part(sender)
             if outcome is Outcome.REFUSED:
                 self.refused += 1
             elif outcome is Outcome.REPEATED and vote.view < view:
@@ -134,7 +137,7 @@ class Intake:
         if certificate.kind != VoteKind.FINALIZE or not _about(decided):
             self.refused += 1
         elif self._admit(certificate):
-            self._news.claim = Claim(header.view, header.height, sender)
+            self._news.heard_of(Claim(header.view, header.height, sender))
 
     def _on_body(self, block: Block) -> None:
         digest = header_digest(block.header)

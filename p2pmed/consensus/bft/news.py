@@ -79,7 +79,7 @@ class News:
         self._greetings = Limit(GREET_MS)
         self._complaints = Limit(DELTA_MS)
         self.claim: Claim | None = None
-        """The last decision that somebody proved to us."""
+        """The highest decision that somebody proved to us."""
         self.lacks: int | None = None
         """View whose certificate stopped us last."""
 
@@ -103,6 +103,11 @@ class News:
         if self.claim is None:
             return Behind(height=live.height + 1, seat=None)
         return Behind(height=self.claim.height, seat=self.claim.seat)
+
+    def heard_of(self, claim: Claim) -> None:
+        """A proved decision; a lower one takes nothing back (CVE-2025-24371)."""
+        if self.claim is None or claim.view >= self.claim.view:
+            self.claim = claim
 
     def remember(self, digest: bytes, block: Block) -> None:
         """A block was decided."""

@@ -19,9 +19,12 @@ A leader that was silent for ``SILENT_DELTAS`` of the first delta, or for the pr
 that is longer, while a quorum of others spoke, is not waited for. That is each node's own
 judgement; nobody needs to agree on who is absent. Silence is measured in pings, which come
 every second whatever the delta: if it grew sixfold with the delta, clinics that vanish
-together would always be waited for a little longer than they have been gone. But a leader
-that was waited for in vain, and said nothing meanwhile, is gone until it is heard again: a
-clinic that leaves costs one time-out.
+together would always be waited for a little longer than they have been gone.
+
+A leader that was waited for in vain is not waited for again until it votes for a block, which
+shows that it is not only there but also up to date: a clinic that leaves costs one time-out,
+and one that returns, and has days of blocks to fetch, one more. If a whole rotation is lost,
+that too was not one leader's fault, and everybody is waited for again.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class Pacemaker:
         self._started = now
         self._heard: list[Instant | None] = [None] * seats
         self._missed: dict[int, None] = {}
-        """Seats that were waited for in vain and not heard since."""
+        """Seats that were waited for in vain and voted for nothing since."""
         self._lost = 0
         self._slow = 0
         self._repeats = 0
@@ -86,13 +89,14 @@ class Pacemaker:
         """Any authenticated frame came from ``seat``."""
         if 0 <= seat < len(self._heard):
             self._heard[seat] = now
-            self._missed.pop(seat, None)
+
+    def took_part(self, seat: int) -> None:
+        """``seat`` voted for a block of these days."""
+        self._missed.pop(seat, None)
 
     def missed(self, leader: int) -> None:
         """The time of ``leader``'s view is up."""
-        at = self._heard[leader]
-        if leader != self._seat and (at is None or self._armed_at is None or at < self._armed_at):
-            self._missed[leader] = None
+        self._missed[leader] = None
 
     @property
     def patient(self) -> bool:
@@ -114,9 +118,11 @@ class Pacemaker:
         return others >= self._others_needed
 
     def silent(self, leader: int, now: Instant) -> bool:
-        """Whether ``leader`` has said nothing for so long that waiting is a waste."""
-        if leader == self._seat or leader in self._missed:
-            return leader != self._seat
+        """Whether to wait for ``leader`` is a waste."""
+        if leader == self._seat:
+            return False
+        if leader in self._missed and not self.patient:
+            return True
         at = self._heard[leader]
         since = self._started if at is None else at
         return now - since >= max(SILENT_DELTAS * DELTA_MS, self.delta)
