@@ -1,9 +1,9 @@
-"""``p2pmed mesh found | offers | accept | follow | status | resume``."""
+"""``p2pmed mesh``: found, follow and see a ledger, and change who votes in it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from p2pmed.cli.session import add_home, ask_node, command, show
@@ -28,7 +28,9 @@ enrol a new device, and have the old one's credential revoked."""
 
 def add(commands: Any) -> None:
     """Declare the commands."""
-    group = commands.add_parser("mesh", help="found, follow and see a mesh's ledger")
+    group = commands.add_parser(
+        "mesh", help="found, follow and see a mesh's ledger; change who votes"
+    )
     verbs = group.add_subparsers(title="verbs", metavar="VERB", required=True)
     found = command(
         verbs,
@@ -70,8 +72,12 @@ def add(commands: Any) -> None:
     add_home(follow)
     follow.add_argument("ledger", help="first digits of the ledger's id")
     follow.set_defaults(run=_follow)
+    _add_seats(verbs)
     status = command(
-        verbs, "status", help="seats, height, engine", example="p2pmed mesh status --home clinic-a"
+        verbs,
+        "status",
+        help="epoch, seats, learners, height",
+        example="p2pmed mesh status --home clinic-a",
     )
     add_home(status)
     status.set_defaults(run=_status)
@@ -84,6 +90,106 @@ def add(commands: Any) -> None:
     resume.description = RESUME_WARNING
     add_home(resume)
     resume.set_defaults(run=_resume)
+
+
+def _add_seats(verbs: Any) -> None:
+    """The commands that change who votes."""
+    join = command(
+        verbs,
+        "join",
+        help="follow a ledger, catch up, and be willing to have a seat in it",
+        example="p2pmed mesh join --home clinic-d 5512f2 --wait 10",
+    )
+    join.add_argument("ledger", nargs="?", default="", help="first digits of the ledger's id")
+    join.add_argument(
+        "--patience", type=int, default=60, metavar="S", help="wait so long to catch up"
+    )
+    _written(join, _join)
+    leave = command(
+        verbs,
+        "leave",
+        help="give the own seat back",
+        example="p2pmed mesh leave --home clinic-d --wait 10",
+    )
+    _written(leave, _leave)
+    for verb, what in (("add", "give a seat to who joined"), ("remove", "take a seat")):
+        one = command(verbs, verb, help=what, example=f"p2pmed mesh {verb} --home clinic-a b1e2")
+        one.add_argument("devices", nargs="+", metavar="DEVICE", help="names or first digits")
+        one.add_argument("--liars", type=int, help="how many may lie from then on")
+        _written(one, _add if verb == "add" else _remove)
+    change = command(
+        verbs,
+        "change",
+        help="give and take seats at once, in BFT",
+        example="p2pmed mesh change --home clinic-a --add b1e2 --remove 90ff --liars 1",
+    )
+    change.add_argument("--add", nargs="*", default=[], metavar="DEVICE")
+    change.add_argument("--remove", nargs="*", default=[], metavar="DEVICE")
+    change.add_argument("--liars", type=int, help="how many may lie from then on")
+    _written(change, _change)
+    ballot = command(
+        verbs,
+        "ballot",
+        help="say whom this device would have vote",
+        example="p2pmed mesh ballot --home clinic-a 46f6 bc26 b1e2",
+    )
+    ballot.add_argument("devices", nargs="*", metavar="DEVICE", help="names or first digits")
+    _written(ballot, _ballot)
+    elect = command(
+        verbs,
+        "elect",
+        help="count the ballots of this epoch and seat who won",
+        example="p2pmed mesh elect --home clinic-a --seats 13",
+    )
+    elect.add_argument("--seats", type=int, default=13)
+    elect.add_argument("--liars", type=int, help="how many may lie from then on")
+    _written(elect, _elect)
+
+
+def _written(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    add_home(parser)
+    parser.add_argument("--wait", type=int, default=0, metavar="S", help="wait for finality")
+    parser.set_defaults(run=run)
+
+
+def _ask(parsed: argparse.Namespace, name: str, values: Mapping[str, Any]) -> int:
+    given = {key: value for key, value in values.items() if value is not None}
+    answer = ask_node(parsed, name, {**given, "wait_s": parsed.wait})
+    return show(parsed, answer, lines=_verdict_lines)
+
+
+def _verdict_lines(answer: Mapping[str, Any]) -> list[str]:
+    meaning = f" ({answer['meaning']})" if answer["meaning"] else ""
+    return [f"{answer['level']}: {answer['verdict']}{meaning}"]
+
+
+def _join(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.join", {"ledger": parsed.ledger, "patience_s": parsed.patience})
+
+
+def _leave(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.leave", {})
+
+
+def _add(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.change", {"add": parsed.devices, "liars": parsed.liars})
+
+
+def _remove(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.change", {"remove": parsed.devices, "liars": parsed.liars})
+
+
+def _change(parsed: argparse.Namespace) -> int:
+    values = {"add": parsed.add, "remove": parsed.remove, "liars": parsed.liars}
+    return _ask(parsed, "mesh.change", values)
+
+
+def _ballot(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.ballot", {"approve": parsed.devices})
+
+
+def _elect(parsed: argparse.Namespace) -> int:
+    return _ask(parsed, "mesh.elect", {"seats": parsed.seats, "liars": parsed.liars})
 
 
 def _found(parsed: argparse.Namespace) -> int:
@@ -135,12 +241,17 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         return ["this node lives in no ledger yet"]
     head = (
         f"{answer['name']} ({answer['engine']}, {len(answer['seats'])} seats, quorum "
-        f"{answer['quorum']}, withstands {answer['liars']} liars), height {answer['height']}"
+        f"{answer['quorum']}, withstands {answer['liars']} liars), epoch {answer['epoch']}, "
+        f"height {answer['height']}"
     )
     rows = [
         f"  seat {row['seat']}  {row['device'][:12]}  {row['name'] or '?'}  "
         f"{'here' if row['here'] else 'away'}"
         for row in answer["seats"]
+    ]
+    rows += [
+        f"  {row['standing']:<8}{row['device'][:12]}  {row['name'] or '?'}"
+        for row in answer["learners"]
     ]
     silent = ["  this home was restored from a backup and does not vote; see `mesh resume --help`"]
     return [head, *rows, *(silent if answer["muted"] else [])]

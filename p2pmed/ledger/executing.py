@@ -110,22 +110,9 @@ class Executor:
             provisional=False,
         )
         verdicts = [self._apply(entry, layer, context) for entry in ordered]
-        leaves = [verdict_leaf(e.id, v) for e, v in zip(ordered, verdicts, strict=True)]
         changes = [(key, below.state.get(key), new) for key, new in layer.writes.items()]
         total = lthash.changed(below.total, changes)
-        following = next_epoch_of(layer)
-        summary = Summary(
-            version=1,
-            clock=clock,
-            time=time_ms,
-            tips=tips_root(tips),
-            entries=merkle_root([entry.id for entry in ordered]),
-            count=len(ordered),
-            verdicts=merkle_root(leaves),
-            state=lthash.state_root(total),
-            next_epoch=b"" if following is None else epoch_digest(following),
-        )
-        body = Body(summary=summary, tips=tips, next_epoch=following)
+        body = _content(layer, total, tips, ordered, verdicts, clock, time_ms)
         header = Header(
             version=1,
             ledger=self._ledger,
@@ -135,7 +122,7 @@ class Executor:
             parent=below.parent,
             parent_view=0,
             proposer=seat,
-            content=content_hash(summary),
+            content=content_hash(body.summary),
         )
         return Executed(header, body, ordered, verdicts, layer, total)
 
@@ -185,3 +172,29 @@ def tip_in(state: Readable, lane: LaneKey) -> tuple[int, bytes]:
     """The first seq of ``lane`` that ``state`` does not order, and the id of the one before."""
     raw = state.get(TIP_ROWS + lane.to_bytes())
     return (int.from_bytes(raw[:8], "big"), raw[8:]) if raw else (0, GENESIS_PREV)
+
+
+def _content(
+    layer: Layer,
+    total: lthash.StateHash,
+    tips: tuple[Tip, ...],
+    ordered: Sequence[Entry],
+    verdicts: Sequence[Verdict],
+    clock: int,
+    time_ms: int,
+) -> Body:
+    """What a block says of its own execution."""
+    leaves = [verdict_leaf(e.id, v) for e, v in zip(ordered, verdicts, strict=True)]
+    following = next_epoch_of(layer)
+    summary = Summary(
+        version=1,
+        clock=clock,
+        time=time_ms,
+        tips=tips_root(tips),
+        entries=merkle_root([entry.id for entry in ordered]),
+        count=len(ordered),
+        verdicts=merkle_root(leaves),
+        state=lthash.state_root(total),
+        next_epoch=b"" if following is None else epoch_digest(following),
+    )
+    return Body(summary=summary, tips=tips, next_epoch=following)

@@ -22,11 +22,13 @@ __all__ = ["FAMILIES", "Arguments", "Operation", "Report", "operations"]
 FAMILIES: Final = (
     "general",
     "mesh",
+    "seats",
     "bundle",
     "backup",
     "fhir",
     "foreign",
     "patients",
+    "find",
     "drugs",
     "claims",
     "proofs",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, cast
 
 from p2pmed.errors import ConfigError
-from p2pmed.medical.membership import member
 from p2pmed.node.node import Node
 from p2pmed.node.operations.arguments import Arguments, Operation, Report
+from p2pmed.node.operations.seats import describe_seats
 
 __all__ = ["OPERATIONS"]
 
@@ -61,22 +61,10 @@ async def resume(node: Node, arguments: Arguments, report: Report) -> dict[str, 
 
 
 async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
-    """The home ledger: seats, height, engine."""
+    """The home ledger: epoch, seats, learners, height, engine."""
     home = node.replica.home
     if home is None:
         return {"ledger": None}
-    state = node.final_state()
-    seats = []
-    for seat, validator in enumerate(home.epoch.validators):
-        known = member(state, validator.node)
-        seats.append(
-            {
-                "seat": seat,
-                "device": validator.node.hex(),
-                "name": known.name if known else None,
-                "here": validator.node == node.key or validator.node in node.replica.links,
-            }
-        )
     return {
         "ledger": home.ledger.hex(),
         "name": home.founding.genesis.name,
@@ -86,7 +74,7 @@ async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         "height": home.chain.height,
         "time_ms": home.chain.time_ms,
         "muted": node.replica.identity.muted,
-        "seats": seats,
+        **describe_seats(node, home),
     }
 
 
