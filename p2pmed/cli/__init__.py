@@ -36,6 +36,7 @@ FAMILIES: Final = (
     "fhir",
     "foreign",
     "patient",
+    "find",
     "drugs",
     "claims",
     "bench",
