@@ -120,8 +120,8 @@ class Live:
         self.proves(certificate)
         self.changed = True
         self.top = max(self.top, certificate.view)
-        if certificate.kind != VoteKind.NULLIFY and certificate.digest not in self.blocks:
-            self.bodiless[certificate.digest] = certificate.view
+        if certificate.kind != VoteKind.NULLIFY:
+            self._want(certificate.digest, certificate.view)
         if certificate.kind == VoteKind.FINALIZE:
             self._forget(max(self.low, certificate.view - KEPT_VIEWS))
         return True
@@ -129,7 +129,10 @@ class Live:
     def add_block(self, digest: bytes, block: Block) -> None:
         """Keep a block; the caller knows that it was proposed or certified."""
         self.blocks[digest] = block
-        self.bodiless.pop(digest, None)
+        certified = self.certified(block.header.view)
+        wanted = self.bodiless.pop(digest, None) is not None
+        if wanted or (certified is not None and certified.digest == digest):
+            self._want(digest, block.header.view)
         self.changed = True
 
     def drop_block(self, digest: bytes) -> None:
@@ -198,6 +201,19 @@ class Live:
         self.top = max(self.top, self.floor)
         self.changed = True
         self._forget(max(self.low, self.floor))
+
+    def _want(self, digest: bytes, view: int) -> None:
+        """The nearest missing body of a certified block and its ancestors, which are certified too.
+
+        A block that was certified while its parent was still on the way would else never be
+        executed: no certificate that we hold names that parent.
+        """
+        while digest != self.tip_digest and view > self.floor:
+            block = self.blocks.get(digest)
+            if block is None:
+                self.bodiless[digest] = view
+                return
+            digest, view = block.header.parent, block.header.parent_view
 
     def _forget(self, low: int) -> None:
         """Keep nothing at or below ``low``."""

@@ -91,12 +91,13 @@ class News:
     def behind(self, now: Instant, *, insist: bool) -> Behind | None:
         """What to tell the driver about a decision beyond us, at most once a delta.
 
-        ``insist`` also tells of a finalized block that nobody claimed and we cannot connect.
+        ``insist`` also tells of a finalized block that nobody claimed and we cannot connect;
+        several of them are not on their way, and are told of in any case.
         """
         live = self._live
         if self.claim is not None and self.claim.view <= live.floor:
             self.claim = None
-        if self.claim is None and not (insist and live.finalized):
+        if self.claim is None and len(live.finalized) < (1 if insist else 2):
             return None
         if not self._complaints.allows(0, now):
             return None
