@@ -111,14 +111,16 @@ class Patients:
         """The drafts that register a patient under a new pseudonym; the registration comes last.
 
         ``ring`` are the patient's new keys, if the caller needs them at once; ``custody`` the
-        patient's own key (without it, this facility alone holds it until a card is made);
+        patient's own key (without it, this device alone holds it until a card is made);
         ``before`` says how many drafts come first in the same submission.
         """
         entropy, network = self._node.world.entropy, self._node.network
         consent = self._node.consent
         ring = ring or KeyRing.generate(pseudonym, entropy)
         if custody is None:
-            custody = Custody.alone(pseudonym, consent.own_key(), network, entropy)
+            # The device, not its facility: staff that leave must not hold patients' own keys.
+            own = self._node.keys.box_public
+            custody = Custody.alone(pseudonym, own, network, entropy)
         scopes = consent.first_scopes(readers)
         wraps = tuple(
             ring.only(scopes.get(key, tuple(Category))).wrap(

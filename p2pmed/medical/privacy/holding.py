@@ -6,8 +6,8 @@ to the patient's cards (``cards.py``) and cut into shares, each wrapped to one c
 clinic, county facility, guardian or family card. Two of three shares give the master back.
 Implements medical notes, section 3, and ``docs/protocols/card.md``, clauses 1 to 8.
 
-A patient registered without a card (an import, a busy morning) has one custodian, the clinic
-that registered: it holds the key as it holds the paper file, and the ledger says so.
+A patient registered without a card (an import, a busy morning) has one custodian, the device
+that registered: it holds the key as a desk holds the paper file, and the ledger says so.
 Each change of hands is a new *generation*: a new pair of keys, a new master, a new vault.
 """
 

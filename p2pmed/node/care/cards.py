@@ -189,9 +189,9 @@ class Cards(CardReader):
         return self._printed(blank)
 
     async def first(self, patient: bytes, *, pin: str = "", cost: Cost = USUAL) -> PrintedCard:
-        """The first card of a patient whom this facility registered without one.
+        """The first card of a patient whom this device registered without one.
 
-        From then on the facility alone no longer holds the patient's key.
+        From then on the device alone no longer holds the patient's key.
         Raises ``Denied`` if it does not now.
         """
         return await self.renew(self.custodians.alone(patient), pin=pin, cost=cost)

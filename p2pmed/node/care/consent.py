@@ -29,7 +29,12 @@ from p2pmed.medical.consent import (
 from p2pmed.medical.keyring import EVERY_CATEGORY, Category, KeyRing, Wrapped
 from p2pmed.medical.membership import member
 from p2pmed.medical.patients import patient_keys, patient_row
-from p2pmed.medical.privacy.delegation import DELEGATION_PURPOSE, AccessDelegate
+from p2pmed.medical.privacy.delegation import (
+    DELEGATION_DEPTH_MAX,
+    DELEGATION_PURPOSE,
+    AccessDelegate,
+    delegation_row,
+)
 from p2pmed.medical.privacy.facilities import current_facility_key, facility_of, policy_of
 from p2pmed.medical.privacy.locks import Lock
 from p2pmed.medical.privacy.policy import Audience
@@ -278,9 +283,7 @@ class Consent:
         )
         now = self._node.opener.now_ms()
         standing = [
-            each
-            for each in readers(state, patient)
-            if each.id not in ended and (not each.row.until or now < each.row.until)
+            each for each in readers(state, patient) if not self._is_over(patient, each, ended, now)
         ]
         wanted: dict[bytes, set[Category]] = {}
         for key, scope in self._readers.scopes(patient, standing).values():
@@ -291,6 +294,20 @@ class Consent:
             for key in sorted(wanted)
         )
         return epoch, wraps
+
+    def _is_over(self, patient: bytes, grant: Grant, ended: frozenset[bytes], now_ms: int) -> bool:
+        """Whether a grant is among ``ended``, hangs on one that is, or has expired."""
+        state, under = self._node.state(), grant.row.under
+        if grant.id in ended or (grant.row.until and now_ms >= grant.row.until):
+            return True
+        for _ in range(DELEGATION_DEPTH_MAX):
+            row = delegation_row(state, patient, under) if under else None
+            if row is None:
+                return bool(under)
+            if under in ended or (row.until and now_ms >= row.until):
+                return True
+            under = row.under
+        return bool(under)
 
     def _newest_key(self, key: bytes) -> bytes:
         """A facility's newest key in the place of an older one: who left gets no new epoch."""

@@ -106,7 +106,7 @@ class Custodians:
         return msgspec.structs.replace(body, proof=hand.secrets.sign(message))
 
     def alone(self, patient: bytes) -> Hand:
-        """The patient's keys, where this facility alone keeps them. Raises ``Denied``."""
+        """The patient's keys, where this device alone keeps them. Raises ``Denied``."""
         entry, holding = self._current(patient)
         if holding.threshold > 1:
             raise Denied(
