@@ -7,9 +7,8 @@ Rules:
 * a pre-vote changes nothing at the one who answers: no term, no vote, no timer;
 * while the leader is heard, its followers refuse everybody but the leader itself: a leader
   that restarted asks for votes like anybody and must not wait for its own shadow;
-* who has forgotten promises (``Replica.lost``) neither votes nor campaigns. A quorum of
-  votes then never depends on a forgotten answer: two quorums still share a member that
-  remembers.
+* who has forgotten promises (``Replica.lost``) neither votes nor campaigns, nor answers
+  appends: every quorum is of members that remember, so that two share one that does.
 """
 
 from __future__ import annotations

@@ -361,6 +361,8 @@ class RaftEngine:
     def _attest(self) -> None:
         """Sign what may be signed; tell the leader, with the answer that is due if one is."""
         r, following = self._replica, self._following
+        if r.lost:
+            return  # nothing it says of a term counts any more
         fresh = self._finality.sign(
             r.log, above=r.decided_at_leader, durable=r.durable, commit=r.commit, term=r.term
         )

@@ -44,6 +44,9 @@ class Following:
         if not self._accept_leader(message, seat, idle=message.idle):
             return
         r.decided_at_leader = max(r.decided_at_leader, message.decided)
+        if r.lost:  # it may have voted in a later term: an answer in this one could be a lie
+            self._notice_lag(message.decided, seat)
+            return
         self._floor = None
         start = message.prev_index + 1
         entries = message.entries
@@ -173,10 +176,12 @@ class Following:
         if not self._accept_leader(message, seat, idle=False):
             return
         r.decided_at_leader = max(r.decided_at_leader, message.decided)
-        self._floor = message
-        self.settle_floor()
-        if self._floor is not None:
-            r.behind(max(message.decided, message.height), seat)
+        if not r.lost:
+            self._floor = message
+            self.settle_floor()
+            if self._floor is None:
+                return
+        r.behind(max(message.decided, message.height), seat)
 
     def settle_floor(self) -> None:
         """Stand on the leader's floor if our decided height reaches it by now."""

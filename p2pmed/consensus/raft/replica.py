@@ -101,7 +101,7 @@ class Replica:
         self.patience_ms = PATIENCE_MS
         """How long a leader that cannot go on waits before it hands over."""
         self.lost = memory.lost
-        """This member has forgotten promises: it votes no more in this epoch."""
+        """This member has forgotten promises: it has no voice any more in this epoch."""
         self.refused = 0
         self._behind: tuple[int, int] | None = None
         self._note_decided()
@@ -289,7 +289,8 @@ class Replica:
         We sign a block while our durable term is at least its own. If that term is ours
         still, nobody but its only leader has touched our log since, and it takes nothing back;
         if our term is lower, the disk has forgotten it. Either way a vote may be forgotten as
-        well, and from now on none is given.
+        well. From now on none is given; and nothing is answered or signed, since a leader that
+        our forgotten vote replaced would count it.
         """
         ours = certificate.epoch == self.epoch.number and certificate.signers >> self.seat & 1
         if not ours or certificate.view < self.term or height <= self.log.floor.height:
@@ -300,6 +301,8 @@ class Replica:
         if not self.lost:
             self.lost = True
             self.desk.stage(lost_key(self.epoch.number), b"\x01")
+            if self.role is not Role.FOLLOWER:
+                self.follow(self.term, None)
 
     def _note_decided(self) -> None:
         slot = self.log.at_height(self.finality.height)

@@ -228,6 +228,26 @@ def read_before_own_entry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reading, "_begin", begin)
 
 
+def lost_member_answers(patch: pytest.MonkeyPatch) -> None:
+    """A member that lost its memory does not vote, and confirms appends as if it had not."""
+    real = following.Following.on_append
+    attest = engine.RaftEngine._attest
+
+    def remembering(self: Any, work: Callable[[], None]) -> None:
+        lost, self._replica.lost = self._replica.lost, False
+        work()
+        self._replica.lost = lost
+
+    patch.setattr(
+        following.Following,
+        "on_append",
+        lambda self, message, seat: remembering(self, lambda: real(self, message, seat)),
+    )
+    patch.setattr(
+        engine.RaftEngine, "_attest", lambda self: remembering(self, lambda: attest(self))
+    )
+
+
 PLANTS: dict[str, Plant] = {
     f.__name__: f
     for f in (
@@ -248,6 +268,7 @@ PLANTS: dict[str, Plant] = {
         no_empty_entry,
         pre_vote_adopts_term,
         decided_without_check,
+        lost_member_answers,
         read_without_round,
         read_before_own_entry,
     )

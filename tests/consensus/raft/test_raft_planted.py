@@ -8,6 +8,7 @@ aimed at them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import raft_mutants
 import test_raft_finality
 import test_raft_paper
 import test_raft_reading
+import test_raft_scripts
 from raft_simulation import chaos
 
 from p2pmed.errors import P2pmedError
@@ -33,6 +35,8 @@ BY_CHAOS = {
     "decided_without_check": 0,
 }
 
+SCRIPTS = Path(test_raft_scripts.__file__).parent / "scripts"
+
 HUNT_SEEDS_MAX = 80
 
 BY_SCENARIO: dict[str, Callable[..., Any]] = {
@@ -41,6 +45,9 @@ BY_SCENARIO: dict[str, Callable[..., Any]] = {
     "answer_before_disk": test_raft_paper.test_a_leader_counts_itself_after_its_own_flush,
     "old_terms_counted": test_raft_paper.test_5_4_2_old_entries_are_not_committed_by_counting,
     "floor_without_blocks": test_raft_finality.test_a_truncated_log_leads_to_behind_and_back,
+    "lost_member_answers": lambda: test_raft_scripts.test_script(
+        SCRIPTS / "lost_memory_and_a_stale_leader.txt"
+    ),
     "read_without_round": test_raft_reading.test_reads_are_linearizable_in_chaos,
     "read_before_own_entry": test_raft_reading.test_reads_are_linearizable_in_chaos,
     "certificates_not_said_again": (
