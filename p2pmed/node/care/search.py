@@ -46,6 +46,8 @@ __all__ = ["FoundPatient", "FoundPatients", "FoundRecord", "Search"]
 
 OPENED_MAX: Final = 160
 """Candidates opened for one search: a third of a millisecond each."""
+WEAK_OPENED_MAX: Final = 48
+"""Of these, candidates that share a single word of a name and nothing else."""
 FOUND_MAX: Final = 100
 ENOUGH: Final = 5
 """Candidates by what says much, beyond which single words of a name are not asked for."""
@@ -142,8 +144,10 @@ class Search:
         await self._prepare()
         votes = await self._votes(asked)
         ranked = sorted(votes, key=lambda patient: (-votes[patient], patient))
+        strong = sum(vote > WEIGHT[Field.WORD] for vote in votes.values())
+        room = min(OPENED_MAX, strong + WEAK_OPENED_MAX)
         found, closed = [], 0
-        for number, patient in enumerate(ranked[:OPENED_MAX]):
+        for number, patient in enumerate(ranked[:room]):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             raw = self._demographics(patient)
@@ -156,7 +160,7 @@ class Search:
                     FoundPatient(patient=patient, score=score, demographics=raw, reasons=reasons)
                 )
         found.sort(key=lambda one: (-one.score, one.patient))
-        more = len(ranked) > OPENED_MAX or len(found) > limit
+        more = len(ranked) > room or len(found) > limit
         return FoundPatients(patients=tuple(found[:limit]), closed=closed, more=more)
 
     async def records(
