@@ -191,7 +191,8 @@ def restore(view: View, device: bytes) -> None:
 def epoch_for(act: Act[Any], view: View, number: int | None = None) -> Epoch | Rejection:
     """The epoch in force, if a change may be made in it."""
     epoch = epoch_of(view)
-    if epoch is None or act.context.ledger != epoch.ledger:
+    here = epoch is not None and act.context.ledger == epoch.ledger
+    if epoch is None or not here or act.entry.envelope.ledger != epoch.ledger:
         return Rejection.CARRIED
     if number is not None and number != epoch.number:
         return Rejection.EPOCH_STALE
