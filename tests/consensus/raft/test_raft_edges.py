@@ -312,6 +312,47 @@ def test_a_member_is_lost_once() -> None:
     assert len(wiped.stores) == 1
 
 
+def _signed_by(seats: int, content: Block) -> Certificate:
+    return Certificate(
+        ledger=LEDGER,
+        epoch=0,
+        kind=VoteKind.FINALIZE,
+        view=content.header.view,
+        digest=header_digest(content.header),
+        signers=seats,
+        signatures=(b"s" * 64, b"t" * 64),
+    )
+
+
+def test_a_leader_that_finds_itself_lost_stands_down() -> None:
+    """Its own signature on a block of its term that it does not hold: it has forgotten."""
+    core = Core(3)
+    core.lead()
+    signed = block(1, 7)
+    core.book.decide(signed)
+    core.certified(signed.header, _signed_by(0b011, signed))
+    assert (core.status["role"], core.status["trouble"]) == ("follower", "lost its memory")
+    core.wait(20_000)
+    assert core.status["role"] == "follower"
+
+
+def test_a_lost_member_takes_no_floor() -> None:
+    """It asks for blocks, and keeps no log for anybody to count on."""
+    core = Core(3)
+    signed = block(1, 7)
+    core.book.decide(signed)
+    core.certified(signed.header, _signed_by(0b011, signed))
+    digest = header_digest(signed.header)
+    core.tell(
+        1,
+        Floor(mesh=core.mesh, term=1, index=5, index_term=1, height=1, digest=digest, decided=4),
+    )
+    core.flush()
+    assert core.status["log_last"] == 0
+    assert [b.height for b in core.behind] == [4]
+    assert core.take(Appended) == []
+
+
 def test_many_blocks_are_checked_over_several_steps() -> None:
     """Heartbeats are not starved by a long log: the rest comes with the next deadline."""
     cores = mesh(3)
