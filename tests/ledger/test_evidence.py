@@ -358,6 +358,12 @@ def samples() -> list[Evidence]:
         equivocation(story),
         evidence_of(
             story,
+            NULLIFY_AND_FINALIZE,
+            votes(story, VoteKind.NULLIFY, 7, b"", [0, 2]),
+            votes(story, VoteKind.FINALIZE, 7, A, [1, 2]),
+        ),
+        evidence_of(
+            story,
             LEDGER_FORK,
             branch(story, one, [0, 1, 2, 3, 4]),
             branch(story, two, [0, 2, 3, 4, 5]),

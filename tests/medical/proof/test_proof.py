@@ -305,6 +305,21 @@ def test_rubbish_is_refused(raw: bytes) -> None:
         check_proof(raw)
 
 
+def test_ten_epochs_of_twenty_seats_fit_64_kilobytes() -> None:
+    """A goal of the project: a proof without headers, at the largest mesh, after nine changes."""
+    everybody = devices(20)
+    story = Story(everybody, network=LAND.network, chain_of=LAND.clinic)
+    for _ in range(9):
+        story.seal(everybody)
+    author = story.seats[0]
+    entry = LAND.sign(author, "record.add", record_body(), subject=bytes([7] * 16))
+    record = ordered(LAND, story, entry, LAND.clinic(author))
+    raw = codec.encode(replace(PROOF, record=record, anchored=None, opened=None))
+    found = check_proof(raw)
+    assert (found.record.epoch, found.record.seats, found.record.quorum) == (9, 20, 14)
+    assert len(raw) <= 64 * 1024
+
+
 def test_an_expired_credential_is_told_and_not_hidden() -> None:
     """Validity is compared with block time; people weigh it."""
     land = Land()
