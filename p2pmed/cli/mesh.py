@@ -253,5 +253,8 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         f"  {row['standing']:<8}{row['device'][:12]}  {row['name'] or '?'}"
         for row in answer["learners"]
     ]
-    silent = ["  this home was restored from a backup and does not vote; see `mesh resume --help`"]
+    silent = [
+        "  this home was restored from a backup and does not vote until it recovers",
+        "  with others (BFT), or until you give your word; see `mesh resume --help`",
+    ]
     return [head, *rows, *(silent if answer["muted"] else [])]

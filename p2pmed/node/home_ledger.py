@@ -97,6 +97,7 @@ class HomeLedger:
         on_evidence: Callable[[Turn, Epoch, Evidence], None],
         engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
         muted: bool = False,
+        resumed: bool = False,
         verify: Verify = cose.verify,
     ) -> None:
         self.founding = founding
@@ -114,6 +115,7 @@ class HomeLedger:
         self._vote_keys = vote_keys
         self._engines = engines or ENGINES
         self._verify = verify
+        self._resumed = resumed
         self.muted = muted
         """Whether it has forgotten votes, as a restored home has: a vote that is forgotten is
         cast twice. A BFT engine recovers from that by itself (consensus R12)."""
@@ -156,9 +158,11 @@ class HomeLedger:
         """Vote in this epoch, if this node has a seat in it and the seat's key."""
         if self.seat is None or self.halted == OTHER_RULES:
             return
-        amnesic = {"amnesic": True} if self.muted else {}
-        if amnesic and self.founding.genesis.engine != "bft":
-            return
+        memory = {"amnesic": self.muted, "resumed": self._resumed}
+        if self.founding.genesis.engine != "bft":
+            memory = {}
+            if self.muted:
+                return
         signer = self._vote_keys.signer(self.epoch.validators[self.seat].vote_key)
         if signer is None:
             return
@@ -175,7 +179,7 @@ class HomeLedger:
             tip_certificate=self.chain.head_certificate if own else None,
             now=now,
             verify=self._verify,
-            **amnesic,
+            **memory,
         )
 
     def _carried_height(self) -> int:

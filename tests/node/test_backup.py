@@ -240,8 +240,8 @@ def signers(node: Node, height: int) -> set[int]:
     return {seat for seat in range(20) if stored.certificate.signers >> seat & 1}
 
 
-async def test_a_restored_validator_is_silent_until_told(tmp_path: Path) -> None:
-    """It follows and writes, and no certificate bears its vote; resumed, it votes."""
+async def test_a_restored_validator_recovers_alone(tmp_path: Path) -> None:
+    """While it asks it is silent and says so; with a quorum of others it votes without a word."""
     async with AsyncExitStack() as stack:
         network = LocalNetwork(tmp_path, stack)
         homes = [network.home("clinic") for _ in range(3)]
@@ -255,27 +255,48 @@ async def test_a_restored_validator_is_silent_until_told(tmp_path: Path) -> None
                 await (await three.submit(RECALL)).final(timeout=10)
                 key, seat = three.key, three.status()["seat"]
             restore_home(tmp_path / "backup", tmp_path / "again")
-            async with running(tmp_path / "again", one, two) as again:
+            async with running(tmp_path / "again") as again:
                 assert again.key == key
                 assert (again.status()["muted"], again.status()["seat"]) == (True, seat)
-                assert again.status()["consensus"] is None
+                assert again.status()["consensus"]["phase"] == "recovering"
+                assert again.status()["consensus"]["lacking"] == 2
                 with pytest.raises(LocalProtocolError, match="restored from a backup"):
                     await again.found_mesh(name="another")
-                before = one.status()["height"]
-                receipt = await again.submit(RECALL)
-                place = await receipt.final(timeout=15)
-                assert place.height > before
-                proven = [signers(one, h) for h in range(before + 1, place.height + 1)]
-                assert any(proven)
-                assert all(seat not in seats for seats in proven)
-                await again.resume_voting()
-                assert not again.status()["muted"]
-            # The word is kept: it votes from the start now, and its vote is needed.
+                for peer in (one, two):
+                    again.dial(f"127.0.0.1:{peer.port}")
+                await until(lambda: not again.status()["muted"], "it recovered")
+                for _ in range(12):  # beyond the views in which it holds its tongue
+                    await (await again.submit(RECALL)).final(timeout=10)
+            # It is kept: it votes from the start now, and its vote is needed.
             async with running(tmp_path / "again", one, two) as again:
                 assert not again.status()["muted"]
+                await until(lambda: again.status()["consensus"]["phase"] == "voting", "greeted")
                 two.shell.set_online(False)
                 before = one.status()["height"]
                 receipt = await one.submit(RECALL)
                 place = await receipt.final(timeout=30)
                 proven = [signers(one, h) for h in range(before + 1, place.height + 1)]
                 assert any(seat in seats for seats in proven)
+
+
+async def test_a_restored_validator_without_enough_others_waits_for_people(tmp_path: Path) -> None:
+    """No quorum of others is there: no certificate bears its vote until the operator says so."""
+    async with AsyncExitStack() as stack:
+        network = LocalNetwork(tmp_path, stack)
+        homes = [network.home("clinic") for _ in range(2)]
+        one = await network.open(homes[0])
+        async with running(homes[1], one) as two:
+            network.nodes = [one, two]
+            await network.found_mesh(one, two, engine="bft", liars=0)
+            await (await two.submit(RECALL)).final(timeout=10)
+            copy_home(homes[1], tmp_path / "backup")
+        restore_home(tmp_path / "backup", tmp_path / "again")
+        async with running(tmp_path / "again", one) as again:
+            await until(lambda: one.key in again.replica.links, "they met")
+            receipt = await again.submit(RECALL)
+            with pytest.raises(TimeoutError):
+                await receipt.final(timeout=2)
+            assert again.status()["consensus"]["lacking"] == 1
+            await again.resume_voting()
+            assert not again.status()["muted"]
+            await receipt.final(timeout=15)

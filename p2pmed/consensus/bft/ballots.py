@@ -98,9 +98,13 @@ class Ballots(Restraint):
             digest=digest,
             signature=self._signer.sign(self._statement(kind, view, digest)),
         )
-        self._note(vote)
         if block is not None:
             self._journal.block(digest, block)
+        self.adopt(vote)
+
+    def adopt(self, vote: Vote) -> None:
+        """A vote of ours, just signed or shown to us by who remembers it: keep it, then say it."""
+        self._note(vote)
         self._journal.vote(vote)
         self._cast.append(vote)
 

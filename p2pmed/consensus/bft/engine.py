@@ -62,7 +62,8 @@ class BftEngine:
     """One validator of one epoch; satisfies ``ConsensusEngine``.
 
     ``amnesic``: the rows may lack votes that were sent (restored, cloned or wiped home); it
-    then votes only after ``Recovered``. Nothing a peer sends raises. Raises ``StorageError``
+    then votes only after ``Recovered``. ``resumed``: people gave their word that it may vote
+    all the same. Nothing a peer sends raises. Raises ``StorageError``
     at the start if a row cannot be read, ``LocalProtocolError`` if the application builds a
     block beyond ``CONTENT_BYTES_MAX``.
     """
@@ -81,6 +82,7 @@ class BftEngine:
         now: Instant,
         verify: Verify = cose.verify,
         amnesic: bool = False,
+        resumed: bool = False,
     ) -> None:
         epoch.check()
         self._epoch, self._seat, self._rng, self._now = epoch, seat, rng, now
@@ -134,6 +136,7 @@ class BftEngine:
             outbox=outbox,
             rng=rng,
             amnesic=amnesic,
+            resumed=resumed,
         )
         self._intake = Intake(
             live=live,

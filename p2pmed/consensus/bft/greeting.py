@@ -7,6 +7,8 @@ Rules:
   although it said that they were safe, and R12 follows. It is a net, not a proof.
 * R12, a home that knows that it forgot (restored, cloned, wiped), or learnt it by R11: ``q``
   *others* must answer; then it abstains up to a bound, made durable, and votes above it.
+* Where nobody could know enough (n = q), and where people gave their word for this home
+  (``resumed``), a forgotten vote that is shown is adopted instead, and the life goes on.
 * Whoever runs R12 answers nobody: it does not know. All others answer always.
 
 Why the bound is enough. Let K be ``SKIP_MAX``. Suppose that an earlier life voted in view w.
@@ -73,6 +75,7 @@ class Greeting:
         outbox: Outbox,
         rng: Rng,
         amnesic: bool,
+        resumed: bool,
     ) -> None:
         self._seats, self._quorum, self._seat = len(epoch.validators), epoch.quorum, seat
         self._live, self._ballots, self._journal = live, ballots, journal
@@ -80,6 +83,7 @@ class Greeting:
         self._answers: dict[int, tuple[int, int]] = {}
         """Seat to its proven current view, and the highest view in which it says it voted."""
         self._limit = Limit(ASK_MS)
+        self._adopts = resumed or self._seats == self._quorum
         self._round = 0
         self.phase = Phase.VOTING
         if amnesic or epoch.quorum > 1:
@@ -111,10 +115,14 @@ class Greeting:
         """An answer whose certificate was admitted; whether it was to our question."""
         if self.phase is Phase.VOTING or answer.round != self._round:
             return False
-        if self.phase is Phase.GREETING and any(map(self._forgot, answer.yours)):
-            self._ask(Phase.RECOVERING)
-            self.begin()
-            return True
+        forgotten = [vote for vote in answer.yours if self._forgot(vote)]
+        if self.phase is Phase.GREETING and forgotten:
+            if not self._adopts:
+                self._ask(Phase.RECOVERING)
+                self.begin()
+                return True
+            for vote in forgotten:
+                self._ballots.adopt(vote)
         proven = max((certificate.view + 1 for certificate in answer.admits), default=1)
         self._answers[seat] = (proven, answer.voted)
         if len(self._answers) >= self.needed:
