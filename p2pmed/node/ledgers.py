@@ -261,7 +261,7 @@ class Ledgers:
 
         turn.when_durable(then)
 
-    def _live_in(self, founding: Founding) -> None:
+    def _live_in(self, founding: Founding, *, resumed: bool = False) -> None:
         machine = self.machine
         if self._anchoring.is_county(founding):
             machine = self._anchoring.machine
@@ -282,6 +282,7 @@ class Ledgers:
             on_recovered=self._on_recovered,
             engines=self._engines,
             muted=self.identity.muted,
+            resumed=resumed,
             verify=self._verify,
         )
         self.chains.home = self.home.ledger
@@ -343,7 +344,7 @@ class Ledgers:
         muted = self.identity.muted
         self._on_recovered(turn)
         if muted and self.home is not None and not self.home.halted:
-            self._live_in(self.home.founding)
+            self._live_in(self.home.founding, resumed=True)
         turn.work = True
         reply = events.Reply(request)
         turn.when_durable(lambda later: later.effects.append(reply))
