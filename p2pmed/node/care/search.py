@@ -118,6 +118,8 @@ class Search:
         )
         self.keys = IndexKeys(node, self.table)
         self._looked_until = b""
+        self._places: dict[str, str | None] = {}
+        """During one indexing: whose index takes patients of a catchment."""
         self._moved: dict[bytes, int] = {}
         """By index: the epoch to which all is known to have moved."""
 
@@ -247,6 +249,7 @@ class Search:
         """
         await self.table.refresh()
         groups: dict[tuple[str, bytes], list[Entry]] = {}
+        self._places.clear()
         count = 0
         for entry in self._waiting(count_max > INDEX_BY_THE_WAY):
             if count >= count_max:
@@ -306,8 +309,11 @@ class Search:
         row = patient_row(self._node.state(), entry.envelope.subject)
         if row is None:
             return None
-        found = self.keys.for_place(IndexUse.SEARCH, row.catchment or self.keys.own_place())
-        return found[0] if found else None
+        if row.catchment not in self._places:
+            place = row.catchment or self.keys.own_place()
+            found = self.keys.for_place(IndexUse.SEARCH, place)
+            self._places[row.catchment] = found[0] if found else None
+        return self._places[row.catchment]
 
     def _is_indexed(self, entry: Entry) -> bool:
         place = self._place_of(entry)

@@ -16,6 +16,7 @@ from p2pmed.ledger.state import Readable
 from p2pmed.medical.fhir import occurred_ms
 from p2pmed.medical.fields import DAY_MS, check_body, check_gtin
 from p2pmed.medical.membership import MEMBERS, member
+from p2pmed.medical.patients import PATIENTS
 from p2pmed.medical.rejections import MEANINGS, Rejection
 from p2pmed.node.node import Node
 from p2pmed.node.operations.arguments import Arguments
@@ -92,7 +93,13 @@ def describe_device(state: Readable, key: bytes) -> dict[str, Any]:
 
 def find_patient(node: Node, text: str) -> bytes:
     """A registered patient by the first digits of the pseudonym."""
-    return find_one(node.patients.known(), text, "patient", "see `p2pmed patient list`")
+    digits = text.strip().lower()[:32]
+    try:
+        start = bytes.fromhex(digits[: len(digits) // 2 * 2])
+    except ValueError:
+        start = b""  # refused below, by what it is
+    found = [start + rest for rest, _ in PATIENTS.scan(node.state(), start)]
+    return find_one(found, text, "patient", "see `p2pmed patient list`")
 
 
 def gtin_of(text: str) -> str:
