@@ -36,6 +36,7 @@ FAMILIES: Final = (
     "fhir",
     "foreign",
     "patient",
+    "card",
     "find",
     "drugs",
     "claims",

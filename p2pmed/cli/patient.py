@@ -1,4 +1,4 @@
-"""``p2pmed patient register | list | timeline | add | grant | revoke | readers``."""
+"""``p2pmed patient register | list | timeline | add | grant | revoke | readers``, and consent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from p2pmed.cli.card import add_card, ask_pin, card_values, check_output, write_code
 from p2pmed.cli.columns import columns, verdict_lines, who
+from p2pmed.cli.consent import add_consent
 from p2pmed.cli.session import add_home, ask_node, command, show
 from p2pmed.errors import ConfigError
 
@@ -58,24 +60,39 @@ def _add_register(verbs: Any) -> None:
     parser.add_argument("--gender", default="unknown", help="male, female, other or unknown")
     parser.add_argument("--catchment", default="", help="whose patient, such as county/village")
     parser.add_argument("--reader", action="append", default=[], help="a device that may read")
+    parser.add_argument(
+        "--card", type=Path, metavar="FILE", help="make a card: FILE.svg, .png, .txt, or -"
+    )
+    parser.add_argument(
+        "--family-card", type=Path, metavar="FILE", help="where the family's card is printed"
+    )
+    parser.add_argument("--pin", action="store_true", help="ask for a PIN of the card")
     _add_wait(parser)
 
 
 def _add_sharing(verbs: Any) -> None:
     example = ' 3f2a "County hospital" --category laboratory'
-    grant = _verb(verbs, "grant", "let another device read", example, _grant)
+    grant = _verb(verbs, "grant", "let another device or facility read", example, _grant)
     grant.add_argument("patient", help="first digits of the pseudonym")
-    grant.add_argument("reader", help="a device's name, or first digits of its key")
+    grant.add_argument(
+        "reader", nargs="?", default="", help="a device, or place:PLACE; none with --request"
+    )
     grant.add_argument("--category", action="append", default=[], help="instead of everything")
     grant.add_argument("--purpose", default="TREAT", help="why, as a code (default TREAT)")
     grant.add_argument("--until", metavar="DATE", help="the last day")
+    grant.add_argument("--request", default="", help="the request that it answers")
+    add_card(grant)
     _add_wait(grant)
     revoke = _verb(verbs, "revoke", "end a grant, with new keys", " 3f2a 77c0", _revoke)
     revoke.add_argument("patient", help="first digits of the pseudonym")
     revoke.add_argument("grant", help="first digits of the grant")
+    add_card(revoke)
     _add_wait(revoke)
-    readers = _verb(verbs, "readers", "who may read", " 3f2a", _readers)
+    readers = _verb(verbs, "readers", "who may read, and who asks to", " 3f2a", _readers)
     readers.add_argument("patient", help="first digits of the pseudonym")
+    readers.add_argument("--category", default="", help="only who can read this one")
+    add_card(readers)
+    add_consent(verbs, _verb)
 
 
 def _resource(path: Path) -> str:
@@ -111,8 +128,19 @@ def _register(parsed: argparse.Namespace) -> int:
             "birth_date": parsed.birth_date,
             "gender": parsed.gender,
         }
-    answer = ask_node(parsed, "patient.register", values)
-    return _finish(parsed, answer, f"patient {answer['patient']}")
+    if parsed.card is None:
+        answer = ask_node(parsed, "patient.register", values)
+        return _finish(parsed, answer, f"patient {answer['patient']}")
+    check_output(parsed.card, parsed.family_card)
+    values["pin"] = ask_pin("PIN of the new card: ") if parsed.pin else ""
+    answer = ask_node(parsed, "card.enrol", values)
+    printed, family = answer.pop("printed"), answer.pop("family")
+    answer["number"] = printed["number"]
+    write_code(parsed.card, printed["text"])
+    if parsed.family_card is not None:
+        write_code(parsed.family_card, family["text"])
+    head = [f"patient {answer['patient']}", f"card number {printed['number']}"]
+    return _finish(parsed, answer, *head)
 
 
 def _list(parsed: argparse.Namespace) -> int:
@@ -173,24 +201,43 @@ def _grant(parsed: argparse.Namespace) -> int:
         "categories": parsed.category,
         "purpose": parsed.purpose,
         "until": parsed.until,
+        "request": parsed.request,
+        **card_values(parsed),
         "wait_s": parsed.wait,
     }
     return _finish(parsed, ask_node(parsed, "patient.grant", values))
 
 
 def _revoke(parsed: argparse.Namespace) -> int:
-    values = {"patient": parsed.patient, "grant": parsed.grant, "wait_s": parsed.wait}
+    values = {
+        "patient": parsed.patient,
+        "grant": parsed.grant,
+        **card_values(parsed),
+        "wait_s": parsed.wait,
+    }
     return _finish(parsed, ask_node(parsed, "patient.revoke", values))
 
 
 def _readers(parsed: argparse.Namespace) -> int:
-    answer = ask_node(parsed, "patient.readers", {"patient": parsed.patient})
-    return show(parsed, answer, lines=_reader_lines)
+    values = {"patient": parsed.patient, "category": parsed.category, **card_values(parsed)}
+    return show(parsed, ask_node(parsed, "patient.readers", values), lines=_reader_lines)
 
 
 def _reader_lines(answer: Mapping[str, Any]) -> list[str]:
     rows = [
-        (row["grant"][:12], who(row), row["purpose"], row["until"] or "open")
+        (
+            row["grant"][:12],
+            who(row) if row["device"] else row["name"] or "?",
+            row["purpose"],
+            row["until"] or "open",
+            "sealed" if row["categories"] is None else ", ".join(row["categories"]),
+            f"by the {row['by']}",
+        )
         for row in answer["readers"]
     ]
-    return columns(rows, empty="nobody may read")
+    asked = [
+        f"asks: {row['request'][:12]}  {who(row)}  {row['purpose']}  "
+        f"{', '.join(row['categories'] or ['sealed'])}  {row['words']}".rstrip()
+        for row in answer["requests"]
+    ]
+    return [*columns(rows, empty="nobody may read"), *asked]

@@ -86,7 +86,7 @@ class FacilityBoxRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=T
 class FacilityPolicyRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """State of a facility's policy: the newest by hybrid clock, then by id."""
 
-    hlc: Count
+    hlc: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     entry: Bytes32
     rows: tuple[tuple[Category, tuple[Audience, ...]], ...]
 

@@ -24,6 +24,7 @@ from p2pmed.medical.privacy.cards import CardRow, wrap_master
 from p2pmed.medical.privacy.custody import (
     CARDS_RENEWED_MAX,
     RELEASE_PURPOSE,
+    RELEASES_MIN,
     CardRelease,
     CardRequest,
     MasterWrap,
@@ -221,6 +222,7 @@ class Custodians:
         if row is None or holding is None:
             raise LocalProtocolError("no such request is known here")
         shares, entries = [], []
+        people: set[bytes] = set()
         for point, release in sorted(releases(state, request).items()):
             found = self._node.find(release.entry)
             body = self._node.body(found) if found else None
@@ -236,4 +238,10 @@ class Custodians:
                 )
                 shares.append(SecretShare(point, data))
                 entries.append(release.entry)
+                people.add(release.person)
+        if len(shares) > 1 and len(people) < RELEASES_MIN:
+            raise Denied(
+                "one person released all shares, and two different people must answer for it",
+                hint="ask again, and let another person release",
+            )
         return self._opened(patient, row.custody, holding, shares), entries

@@ -28,6 +28,8 @@ FAMILIES: Final = (
     "fhir",
     "foreign",
     "patients",
+    "consent",
+    "cards",
     "find",
     "drugs",
     "claims",

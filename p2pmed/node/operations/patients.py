@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from p2pmed.errors import ConfigError
-from p2pmed.identity.sealing import box_id
-from p2pmed.ledger.state import Readable
 from p2pmed.limits import RECORD_BYTES_MAX
-from p2pmed.medical.consent import Grant, Purpose
-from p2pmed.medical.keyring import EVERY_CATEGORY, Category
-from p2pmed.medical.membership import MEMBERS, member
+from p2pmed.medical.keyring import Category
+from p2pmed.medical.membership import member
 from p2pmed.medical.patients import patient_row
+from p2pmed.medical.privacy.facilities import current_facility_key
 from p2pmed.medical.typed import Demographics, PatientName
 from p2pmed.node.fhir.describe import describe_person, describe_resource, is_directory
 from p2pmed.node.node import Node
@@ -26,13 +24,15 @@ from p2pmed.node.operations.general import wait_final
 from p2pmed.node.operations.lookup import (
     describe_device,
     find_device,
-    find_one,
     find_patient,
     moment_ms,
     outcome,
 )
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "box_key", "demographics_of", "moment_text"]
+
+FACILITY: Final = "place:"
+"""Before the name of a place: the facility, not a device."""
 
 ROWS_MAX: Final = 100_000
 CATEGORIES_MAX: Final = len(Category)
@@ -41,8 +41,8 @@ CATEGORIES_MAX: Final = len(Category)
 async def register(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """Register a patient: ``fhir`` (a Patient as JSON text), or names and birth date."""
     raw = arguments.text("fhir", None, limit=RECORD_BYTES_MAX)
-    demographics: Any = raw.encode() if raw is not None else _demographics(node, arguments)
-    readers = [_box_key(node, text) for text in arguments.texts("readers", count_max=16)]
+    demographics: Any = raw.encode() if raw is not None else demographics_of(node, arguments)
+    readers = [box_key(node, text) for text in arguments.texts("readers", count_max=16)]
     pseudonym, receipt = await node.patients.register(
         demographics, catchment=arguments.text("catchment", "", limit=256), readers=readers
     )
@@ -50,7 +50,7 @@ async def register(node: Node, arguments: Arguments, report: Report) -> dict[str
     return {"patient": pseudonym.hex(), **outcome(receipt)}
 
 
-def _demographics(node: Node, arguments: Arguments) -> Demographics:
+def demographics_of(node: Node, arguments: Arguments) -> Demographics:
     family, given = arguments.text("family", ""), arguments.texts("given", count_max=8)
     if not family and not given:
         raise ConfigError(
@@ -64,8 +64,16 @@ def _demographics(node: Node, arguments: Arguments) -> Demographics:
     )
 
 
-def _box_key(node: Node, text: str) -> bytes:
-    """The encryption key of a member's device."""
+def box_key(node: Node, text: str) -> bytes:
+    """The encryption key of a member's device, or (``place:shan/mu``) of a facility."""
+    if text.startswith(FACILITY):
+        found = current_facility_key(node.state(), text.removeprefix(FACILITY))
+        if found is None:
+            raise ConfigError(
+                "that facility has no key of its own yet",
+                hint="its staff make one with `p2pmed patient facility`",
+            )
+        return found
     known = member(node.state(), find_device(node, text))
     assert known is not None  # it was found among the members
     return known.box_key
@@ -106,8 +114,10 @@ async def timeline(node: Node, arguments: Arguments, report: Report) -> dict[str
     rows = [
         {
             "id": item.id.hex(),
-            "date": _date(item.occurred_ms if item.occurred_ms is not None else item.recorded_ms),
-            "recorded": _date(item.recorded_ms),
+            "date": moment_text(
+                item.occurred_ms if item.occurred_ms is not None else item.recorded_ms
+            ),
+            "recorded": moment_text(item.recorded_ms),
             "type": item.kind or "closed",
             "text": describe_resource(item.resource) if item.resource is not None else "",
             "level": node.receipt(item.id).level,
@@ -134,64 +144,12 @@ async def add(node: Node, arguments: Arguments, report: Report) -> dict[str, Any
     return outcome(receipt)
 
 
-async def grant(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
-    """Let another device read: all of the patient's record, or ``categories`` of it."""
-    pseudonym = await _patient(node, arguments)
-    chosen = arguments.texts("categories", count_max=CATEGORIES_MAX)
-    purpose = arguments.text("purpose", Purpose.TREATMENT.value)
-    until = arguments.text("until", None)
-    receipt = await node.patients.grant(
-        pseudonym,
-        _box_key(node, arguments.text("reader")),
-        categories=[_one_of(Category, text, "category") for text in chosen] or EVERY_CATEGORY,
-        purpose=_one_of(Purpose, purpose, "purpose"),
-        until_ms=moment_ms(until, "until", end_of_day=True) if until is not None else 0,
-    )
-    await wait_final(receipt, arguments)
-    return {"grant": receipt.id.hex(), **outcome(receipt)}
-
-
-def _one_of(kind: Any, text: str, name: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{name}: one of {', '.join(kind)} is needed") from None
-
-
-async def revoke(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
-    """End a grant: what is written from now on, its reader cannot open."""
-    pseudonym = await _patient(node, arguments)
-    held = [grant.id for grant in node.patients.readers(pseudonym)]
-    wanted = find_one(held, arguments.text("grant"), "grant", "see `p2pmed patient readers`")
-    receipt = await node.patients.revoke(pseudonym, wanted)
-    await wait_final(receipt, arguments)
-    return outcome(receipt)
-
-
-async def readers(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
-    """Who may read a patient's record."""
-    pseudonym = await _patient(node, arguments)
-    state = node.state()
-    names = {box_id(row.box_key): key for key, row in MEMBERS.scan(state)}
-    return {
-        "patient": pseudonym.hex(),
-        "readers": [_reader(state, held, names) for held in node.patients.readers(pseudonym)],
-    }
-
-
-def _reader(state: Readable, held: Grant, names: Mapping[bytes, bytes]) -> dict[str, Any]:
-    device = names.get(held.row.grantee)
-    who = describe_device(state, device) if device else {"device": None, "name": None}
-    until = _date(held.row.until) if held.row.until else None
-    return {"grant": held.id.hex(), **who, "purpose": held.row.purpose, "until": until}
-
-
 async def _patient(node: Node, arguments: Arguments) -> bytes:
     await node.catch_up()
     return find_patient(node, arguments.text("patient"))
 
 
-def _date(moment_ms: int) -> str:
+def moment_text(moment_ms: int) -> str:
     """ISO 8601 in UTC; a moment outside the calendar is shown as its number."""
     try:
         return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -204,7 +162,4 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "patient.list": list_all,
     "patient.timeline": timeline,
     "patient.add": add,
-    "patient.grant": grant,
-    "patient.revoke": revoke,
-    "patient.readers": readers,
 }
