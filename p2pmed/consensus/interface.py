@@ -232,6 +232,9 @@ class Decide:
 
     block: Block
     certificate: Certificate | None
+    passed: tuple[Certificate, ...] = ()
+    """Of the views between the parent and this block: that they were nullified. If one of them
+    turns out to have been final elsewhere, this names who lied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,15 @@ class Branch(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     votes: Certificate
 
     @property
+    def headers(self) -> tuple[Header, ...]:
+        """All that is shown, upward."""
+        return (self.header, *self.above)
+
+    @property
     def places(self) -> dict[int, bytes]:
         """Digest by height of all that its signers called final."""
         found = {self.header.height - 1: self.header.parent}
-        for header in (self.header, *self.above):
+        for header in self.headers:
             found[header.height] = header_digest(header)
         return found
 

@@ -10,7 +10,8 @@ Rule: nothing is kept or reported that does not hold when it is checked as a str
 One proof of a case is enough; repeated evidence is dropped, after a restart too.
 
 Rows of ``Space.LOCAL``: ``evidence`` + place (32) + first of the guilty, or the ledger (32) ->
-the encoded evidence.
+the encoded evidence; ``passed`` + ledger + view modulo 4,096 (2) -> the certificate that
+nullified a view.
 
 Failure table: a proof that does not hold, or lacks a handover, is dropped and the alarm stays;
 one that is longer than a report is kept and exported as a file; a frozen own log reports nothing.
@@ -18,16 +19,17 @@ one that is longer than a report is kept and exported as a file; a frozen own lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from p2pmed.consensus.interface import Decide, Header
 from p2pmed.consensus.interface import Evidence as Accusation
-from p2pmed.consensus.interface import Header
 from p2pmed.errors import CredentialError, DecodeError, LocalProtocolError
 from p2pmed.ledger.epochs import Epochs
 from p2pmed.ledger.evidence import (
     EVIDENCE_BYTES_MAX,
     LEDGER_FORK,
+    LINKS_MAX,
     Branch,
     Case,
     Evidence,
@@ -43,7 +45,7 @@ from p2pmed.medical.evidence import REPORT_BYTES_MAX, EvidenceReport, is_known, 
 from p2pmed.node import events
 from p2pmed.node.events import Draft
 from p2pmed.node.turn import Turn
-from p2pmed.quorum.certificate import Epoch, Verify
+from p2pmed.quorum.certificate import Certificate, Epoch, Verify
 from p2pmed.sync.chains import Chains
 from p2pmed.wire import codec
 from p2pmed.world import Disk, Space
@@ -51,6 +53,9 @@ from p2pmed.world import Disk, Space
 __all__ = ["Accusing"]
 
 KEPT: Final = b"evidence"
+PASSED: Final = b"passed"
+PASSED_KEPT: Final = 4_096
+"""Nullified views of one ledger that are remembered: the newest, a kilobyte each at most."""
 KEPT_MAX: Final = 1_024
 """Proofs that are kept and shown: one for each case of each device."""
 
@@ -79,8 +84,18 @@ class Accusing:
 
     # --- what was found ---------------------------------------------------------------------
 
-    def votes(self, turn: Turn, epoch: Epoch, found: Accusation) -> None:
-        """Two votes of one seat of the home ledger, from its engine."""
+    def hear(self, turn: Turn, epoch: Epoch, found: Accusation | Decide) -> None:
+        """From the home ledger's engine: two votes of one seat, or why views were passed over.
+
+        That a view was nullified is kept for a while: if a block of it turns out to have been
+        final elsewhere, that certificate is what names the liars.
+        """
+        if isinstance(found, Decide):
+            for certificate in found.passed:
+                key = _passed(epoch.ledger, certificate.view)
+                self._disk.stage(Space.LOCAL, key, codec.encode(certificate))
+                turn.staged = True
+            return
         turn.notify(events.Alarm("equivocation", (epoch.validators[found.seat].node,), found.kind))
         self._of_ledger(turn, epoch, found.kind, found.first, found.second)
 
@@ -92,13 +107,33 @@ class Accusing:
         if epoch is None or branches[0] is None or branches[1] is None:
             return  # the fork itself is kept by who found it
         raws = [codec.encode(branch) for branch in branches]
-        self._of_ledger(turn, epoch, LEDGER_FORK, raws[0], raws[1])
+        views = [each.view for branch in branches if branch for each in branch.headers]
+        links = self._passed(epoch, views)
+        self._of_ledger(turn, epoch, LEDGER_FORK, raws[0], raws[1], links)
+
+    def _passed(self, epoch: Epoch, views: Sequence[int]) -> tuple[Certificate, ...]:
+        """What is kept of ``views``: that they were nullified."""
+        found = []
+        for view in dict.fromkeys(views):
+            raw = self._disk.get(Space.LOCAL, _passed(epoch.ledger, view))
+            certificate = None if raw is None else codec.decode(raw, Certificate)
+            if certificate and (certificate.epoch, certificate.view) == (epoch.number, view):
+                found.append(certificate)
+        return tuple(found[-LINKS_MAX:])
 
     def log_fork(self, turn: Turn, mine: Entry, other: Entry) -> None:
         """Two entries of one author log."""
         self.keep(turn, log_fork(self._network, mine.raw, other.raw))
 
-    def _of_ledger(self, turn: Turn, epoch: Epoch, kind: str, first: bytes, second: bytes) -> None:
+    def _of_ledger(
+        self,
+        turn: Turn,
+        epoch: Epoch,
+        kind: str,
+        first: bytes,
+        second: bytes,
+        links: tuple[Certificate, ...] = (),
+    ) -> None:
         founding = self._chains.founding(epoch.ledger)
         if founding is None:
             return
@@ -116,6 +151,7 @@ class Accusing:
             handovers=handovers,
             first=first,
             second=second,
+            links=links,
         )
         self.keep(turn, evidence)
 
@@ -166,3 +202,7 @@ class Accusing:
 
     def __len__(self) -> int:
         return len(self._disk.scan(Space.LOCAL, KEPT, KEPT + b"\xff" * 65, limit=KEPT_MAX))
+
+
+def _passed(ledger: bytes, view: int) -> bytes:
+    return PASSED + ledger + (view % PASSED_KEPT).to_bytes(2, "big")

@@ -94,7 +94,7 @@ class HomeLedger:
         on_epoch: Callable[[Turn, Epoch, bool], None],
         on_recovered: Callable[[Turn], None],
         vote_keys: VoteKeys,
-        on_evidence: Callable[[Turn, Epoch, Evidence], None],
+        on_evidence: Callable[[Turn, Epoch, Evidence | Decide], None],
         engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
         muted: bool = False,
         resumed: bool = False,
@@ -255,6 +255,7 @@ class HomeLedger:
                     if validator.node != self._me:
                         turn.send(validator.node, frame, control=True)
             case Decide(block, certificate):
+                self._on_evidence(turn, self.epoch, effect)
                 self._decide(turn, block, certificate)
             case Behind(height, behind_seat):
                 node = None if behind_seat is None else self.epoch.validators[behind_seat].node

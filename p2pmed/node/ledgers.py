@@ -278,7 +278,7 @@ class Ledgers:
             on_behind=self._on_behind,
             on_epoch=self._on_epoch,
             vote_keys=self.vote_keys,
-            on_evidence=self.accusing.votes,
+            on_evidence=self.accusing.hear,
             on_recovered=self._on_recovered,
             engines=self._engines,
             muted=self.identity.muted,

@@ -8,23 +8,34 @@ import msgspec
 import pytest
 
 from p2pmed.consensus.bft.messages import Vote, encode_message
-from p2pmed.consensus.interface import Header, header_digest
+from p2pmed.consensus.interface import Decide, Header, header_digest
 from p2pmed.ledger.chain import StoredBlock
 from p2pmed.ledger.evidence import LEDGER_FORK, LOG_FORK, check_evidence, decode_evidence
 from p2pmed.ledger.transaction import sign_entry
+from p2pmed.medical.drugs import Recall
 from p2pmed.medical.evidence import EvidenceReport, cases, is_suspended
 from p2pmed.medical.seats import standing
 from p2pmed.node import events
+from p2pmed.node.events import Draft
 from p2pmed.node.messages import ConsensusFrame
-from p2pmed.quorum.certificate import VoteKind, make_certificate, vote_bytes
+from p2pmed.node.turn import Turn
+from p2pmed.quorum.certificate import (
+    Certificate,
+    VoteKind,
+    check_certificate,
+    make_certificate,
+    vote_bytes,
+)
 from p2pmed.quorum.evidence import EQUIVOCATION
 from p2pmed.sync import chains as chain_events
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.wire import codec
 from p2pmed.wire.hashing import hash_bytes
+from p2pmed.world import Space
 
 SIZE = 4
+GTIN = "09506000134352"
 
 
 def village(engine: Any = "bft", size: int = SIZE) -> tuple[Simulation, list[SimNode]]:
@@ -129,14 +140,14 @@ def test_a_forked_log_becomes_evidence(engine: Any) -> None:
         assert check_evidence(decode_evidence(raw)).guilty == (liar.key,)
 
 
-def other_branch(nodes: list[SimNode], height: int) -> StoredBlock:
+def other_branch(nodes: list[SimNode], height: int, *, view: int = 0) -> StoredBlock:
     """What a quorum of liars would certify beside the block at ``height``."""
     home = nodes[0].home
     assert home is not None
     stored = home.chain.block_at(height)
     assert stored is not None
     header: Header = msgspec.structs.replace(
-        stored.block.header, view=stored.block.header.view, parent=hash_bytes(b"elsewhere")
+        stored.block.header, view=view or stored.block.header.view, parent=hash_bytes(b"elsewhere")
     )
     digest = header_digest(header)
     message = vote_bytes(home.ledger, header.epoch, VoteKind.FINALIZE, header.view, digest)
@@ -179,3 +190,57 @@ def test_a_fork_beyond_the_liars_halts_and_leaves_its_proof() -> None:
     assert victim.home is not None
     assert victim.home.halted
     assert kept(victim) == [case]
+
+
+def nullified(nodes: list[SimNode], view: int) -> Certificate:
+    """A quorum of the first epoch gave ``view`` up."""
+    home = nodes[0].home
+    assert home is not None
+    message = vote_bytes(home.ledger, 0, VoteKind.NULLIFY, view, b"")
+    votes = []
+    for node in nodes:
+        assert node.replica is not None
+        votes.append((seat_of(node), node.replica.identity.keys.vote_signer(0).sign(message)))
+    return make_certificate(home.epoch, VoteKind.NULLIFY, view, b"", votes)
+
+
+def test_a_fork_across_views_is_named_by_what_passed_over_the_lower_one() -> None:
+    """Final elsewhere in a view that was nullified here: the certificate was kept for that."""
+    simulation, nodes = village()
+    home = nodes[0].home
+    assert home is not None
+    top = home.chain.block_at(home.chain.height)
+    assert top is not None
+    forked = other_branch(nodes, top.block.header.height, view=top.block.header.view + 9)
+    victim = nodes[3]
+    assert victim.replica is not None
+    passed = nullified(nodes[1:], top.block.header.view + 9)
+    decide = Decide(block=top.block, certificate=top.certificate, passed=(passed,))
+    victim.replica.accusing.hear(Turn(simulation.now), home.epoch, decide)
+    answer = chain_events.ChainBlocks(
+        ledger=home.ledger, founding=b"", blocks=(codec.encode(forked),)
+    )
+    simulation._step(victim, events.Frame(nodes[0].key, codec.encode(answer)))
+    (case,) = kept(victim)
+    assert case.kind == LEDGER_FORK
+    assert set(case.guilty) == {nodes[1].key, nodes[2].key}
+    assert len(case.guilty) >= home.epoch.liars + 1
+
+
+def test_views_that_were_passed_over_are_remembered() -> None:
+    """With a clinic away its views are nullified, and the blocks above say by whom."""
+    simulation, nodes = village()
+    simulation.crash(nodes[0])
+    for mark in range(8):
+        simulation.submit(
+            nodes[1 + mark % 3], Draft(body=Recall(gtin=GTIN, lot=f"L{mark}", reason="x"))
+        )
+        simulation.run_for(2_000)
+    home, disk = nodes[1].home, nodes[1].disk
+    assert home is not None
+    rows = disk.scan(Space.LOCAL, b"passed", b"passee", limit=100)
+    assert rows
+    for _, raw in rows:
+        certificate = codec.decode(raw, Certificate)
+        assert certificate.kind == VoteKind.NULLIFY
+        check_certificate(certificate, home.epoch)

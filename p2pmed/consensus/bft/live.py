@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 KEPT_VIEWS: Final = 64
 """Views kept below a finalized one that cannot be connected yet."""
+PASSED_MAX: Final = 64
+"""Nullified views below one block that are handed out with it, the highest."""
 
 
 class Standing(Enum):
@@ -181,6 +183,12 @@ class Live:
             if view not in self.nullified:
                 return Lacks(view)
         return Standing.READY
+
+    def passed_over(self, header: Header) -> tuple[Certificate, ...]:
+        """That the views between ``header`` and its parent were nullified, as far as held."""
+        low = max(header.parent_view, header.view - PASSED_MAX)
+        views = range(low + 1, header.view)
+        return tuple(self.nullified[view] for view in views if view in self.nullified)
 
     def path(self, digest: bytes) -> list[tuple[bytes, Block]] | None:
         """Blocks from above the tip up to ``digest``; ``None`` while one is missing."""

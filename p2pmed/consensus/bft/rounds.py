@@ -138,7 +138,10 @@ class Rounds:
             for digest, block in path:
                 own = live.finalized.get(block.header.view)
                 fits = own is not None and own.digest == digest
-                self._outbox.put(Decide(block=block, certificate=own if fits else None))
+                passed = live.passed_over(block.header)
+                self._outbox.put(
+                    Decide(block=block, certificate=own if fits else None, passed=passed)
+                )
                 self._news.remember(digest, block)
             for digest, block in path[-1:]:
                 self.move_floor(block.header, digest, certificate, now)
