@@ -46,6 +46,29 @@ def add(commands: Any) -> None:
         "--patience", type=int, default=300, metavar="S", help="wait so long for the others"
     )
     found.set_defaults(run=_found)
+    _add_answers(verbs)
+    _add_seats(verbs)
+    status = command(
+        verbs,
+        "status",
+        help="epoch, seats, learners, height",
+        example="p2pmed mesh status --home clinic-a",
+    )
+    add_home(status)
+    status.set_defaults(run=_status)
+    resume = command(
+        verbs,
+        "resume",
+        help="let a home that was restored from a backup vote again",
+        example="p2pmed mesh resume --home clinic-a",
+    )
+    resume.description = RESUME_WARNING
+    add_home(resume)
+    resume.set_defaults(run=_resume)
+
+
+def _add_answers(verbs: Any) -> None:
+    """The commands about what others founded."""
     offers = command(
         verbs,
         "offers",
@@ -72,24 +95,6 @@ def add(commands: Any) -> None:
     add_home(follow)
     follow.add_argument("ledger", help="first digits of the ledger's id")
     follow.set_defaults(run=_follow)
-    _add_seats(verbs)
-    status = command(
-        verbs,
-        "status",
-        help="epoch, seats, learners, height",
-        example="p2pmed mesh status --home clinic-a",
-    )
-    add_home(status)
-    status.set_defaults(run=_status)
-    resume = command(
-        verbs,
-        "resume",
-        help="let a home that was restored from a backup vote again",
-        example="p2pmed mesh resume --home clinic-a",
-    )
-    resume.description = RESUME_WARNING
-    add_home(resume)
-    resume.set_defaults(run=_resume)
 
 
 def _add_seats(verbs: Any) -> None:
@@ -117,6 +122,11 @@ def _add_seats(verbs: Any) -> None:
         one.add_argument("devices", nargs="+", metavar="DEVICE", help="names or first digits")
         one.add_argument("--liars", type=int, help="how many may lie from then on")
         _written(one, _add if verb == "add" else _remove)
+    _add_elections(verbs)
+
+
+def _add_elections(verbs: Any) -> None:
+    """The commands that change several seats at once."""
     change = command(
         verbs,
         "change",

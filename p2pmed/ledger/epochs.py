@@ -134,6 +134,10 @@ class Epochs:
             return 1
         return next((height for height, epoch in self._rows() if epoch.number == number), None)
 
+    def beginnings(self) -> list[int]:
+        """The heights at which epochs after the first began, rising."""
+        return sorted(height for height, _ in self._rows())
+
     def _rows(self) -> Iterator[tuple[int, Epoch]]:
         """The epochs after the first, newest first."""
         end = self._prefix + b"\xff" * 9

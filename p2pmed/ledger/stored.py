@@ -8,13 +8,13 @@ next epoch would bear one number). Byte-exact: ``docs/protocols/block.md``, sect
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import msgspec
 
 from p2pmed.consensus.interface import Block, Header, header_digest
-from p2pmed.errors import CredentialError
+from p2pmed.errors import CredentialError, InvariantError
 from p2pmed.ledger.block import decode_body
 from p2pmed.limits import BLOCK_CONTENT_BYTES_MAX
 from p2pmed.quorum.certificate import (
@@ -34,10 +34,12 @@ __all__ = [
     "DurableState",
     "Proof",
     "StoredBlock",
+    "carried_height",
     "check_proof",
     "is_tail",
     "next_epoch",
     "proof_of",
+    "with_tail",
 ]
 
 TAIL_MAX: Final = 64
@@ -113,6 +115,27 @@ def check_proof(
             f"block {header.height}: its certificate does not say that it is final"
         )
     check_certificate(certificate, epoch, verify=verify)
+
+
+def with_tail(seal: StoredBlock, above: Sequence[StoredBlock]) -> StoredBlock:
+    """A seal with its proof, which may be that of the tail ``above`` it; others as they are.
+
+    Raises ``InvariantError`` for a seal that nothing proves: nothing of a later epoch can.
+    """
+    if seal.certificate is not None or next_epoch(seal) is None:
+        return seal
+    tail: list[Header] = []
+    for each in above:
+        tail.append(each.block.header)
+        if each.certificate is not None:
+            return StoredBlock(seal.block, tuple(tail), each.certificate)
+    raise InvariantError(f"seal {seal.block.header.height} was decided without its proof")
+
+
+def carried_height(disk: Disk, ledger: bytes) -> int:
+    """Height of the last stored block: a ledger may be carried long before it is lived in."""
+    rows = disk.scan(Space.BLOCK, ledger, ledger + b"\xff" * 9, limit=1, reverse=True)
+    return int.from_bytes(rows[0][0][32:], "big") if rows else 0
 
 
 class DurableState:

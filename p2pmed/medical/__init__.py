@@ -203,6 +203,7 @@ def kinds() -> tuple[Kind[Any], ...]:
         county,
         discrepancies,
         drugs,
+        elections,
         evidence,
         insurance,
         membership,
@@ -238,4 +239,5 @@ def kinds() -> tuple[Kind[Any], ...]:
         *county.KINDS,
         *evidence.KINDS,
         *seat_changes.KINDS,
+        *elections.KINDS,
     )

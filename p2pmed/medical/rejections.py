@@ -169,7 +169,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.EVIDENCE_SETTLED: "This was decided before.",
     R.EPOCH_STALE: "It was said of another epoch than the one in force.",
     R.CHANGE_PENDING: "Another change ends this epoch already; write it again in the next one.",
-    R.SEATS_ONE_AT_A_TIME: "A Raft mesh adds or removes one seat at a time, and withstands no liars.",
+    R.SEATS_ONE_AT_A_TIME: "A Raft mesh changes one seat at a time, and withstands no liars.",
     R.SEATS_IMPOSSIBLE: "These seats cannot be an epoch, or are those there are.",
     R.SEAT_UNKNOWN: "The device has no seat in this mesh, and has not joined it.",
     R.SEAT_TAKEN: "The device has a seat already.",

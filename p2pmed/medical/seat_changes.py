@@ -12,7 +12,7 @@ Rules, the same for both engines (design, section 12; the seal is ``ledger/epoch
   ``mesh.keys``), so that who is away can keep its seat through two changes; beyond, a change that
   would keep it is refused ``vote_key_missing``. Nobody loses a seat by absence alone.
 * A supervisor of the network (authority, county) or whoever has a seat speaks for others; anyone
-  may leave. An election counts the signed ballots of the mesh's members; ties go by device key.
+  may leave. Elections are ``elections.py``.
 
 Everything is judged on the state of the one ledger that it was written for: another ledger's
 machine only carries it.
@@ -26,7 +26,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from p2pmed.ledger.epochs import engine_of, epoch_of, noted_block
-from p2pmed.ledger.state import Readable, View
+from p2pmed.ledger.state import View
 from p2pmed.limits import VALIDATORS_MAX
 from p2pmed.medical.fields import FieldFault
 from p2pmed.medical.registry import Act, Checked, Kind
@@ -45,31 +45,27 @@ from p2pmed.medical.seats import (
     seal_with,
     speaks_for_others,
 )
-from p2pmed.medical.tables import Table
 from p2pmed.quorum.certificate import Epoch
 from p2pmed.wire.codec import Bytes32, Count, Wire
 
 __all__ = [
     "KINDS",
-    "SEATS_DEFAULT",
-    "MeshBallot",
+    "Devices",
+    "Liars",
     "MeshChange",
-    "MeshElect",
     "MeshJoin",
     "MeshKeys",
     "MeshLeave",
-    "tally",
+    "check_devices",
 ]
 
-SEATS_DEFAULT: Final = 13
-"""Seats that an election fills: more cost every block more than they add."""
 KEYS_AHEAD_MAX: Final = 16
 """Unused keys kept of one device."""
 DEVICES_MAX: Final = 256
 """Devices with a standing in one mesh."""
 
-_Devices = Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=VALIDATORS_MAX)]
-_Liars = Annotated[int, msgspec.Meta(ge=0, le=(VALIDATORS_MAX - 1) // 3)]
+Devices = Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=VALIDATORS_MAX)]
+Liars = Annotated[int, msgspec.Meta(ge=0, le=(VALIDATORS_MAX - 1) // 3)]
 
 
 # --- what is written ------------------------------------------------------------------------
@@ -106,48 +102,24 @@ class MeshChange(Wire, frozen=True, array_like=True, forbid_unknown_fields=True)
 
     epoch: Count
     """The number of the epoch in force: said of another, it is out of date."""
-    add: _Devices
-    remove: _Devices
+    add: Devices
+    remove: Devices
     """They become learners."""
-    liars: _Liars
+    liars: Liars
 
     def __post_init__(self) -> None:
-        _check_devices("add", self.add)
-        _check_devices("remove", self.remove)
+        check_devices("add", self.add)
+        check_devices("remove", self.remove)
         if not self.add and not self.remove:
             return
         if set(self.add) & set(self.remove):
             raise FieldFault("remove: a device that is added, too")
 
 
-class MeshBallot(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """``mesh.ballot``: whom the author would have vote; its newest in an epoch counts."""
-
-    epoch: Count
-    approve: _Devices
-
-    def __post_init__(self) -> None:
-        _check_devices("approve", self.approve)
-
-
-class MeshElect(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """``mesh.elect``: count the ballots of this epoch and seat who won."""
-
-    epoch: Count
-    seats: Annotated[int, msgspec.Meta(ge=1, le=VALIDATORS_MAX)]
-    liars: _Liars
-
-
-def _check_devices(name: str, devices: Sequence[bytes]) -> None:
+def check_devices(name: str, devices: Sequence[bytes]) -> None:
+    """Raises ``FieldFault`` unless devices rise, each once: one change has one spelling."""
     if list(devices) != sorted(set(devices)):
         raise FieldFault(f"{name}: devices not in rising order, or one twice")
-
-
-class _Ballot(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    approve: tuple[Bytes32, ...]
-
-
-_BALLOTS: Final = Table("ballot", _Ballot)
 
 
 # --- rules ----------------------------------------------------------------------------------
@@ -259,95 +231,6 @@ def _apply_change(act: Act[MeshChange], view: View) -> None:
     seal_with(view, epoch, following)
 
 
-# --- elections ------------------------------------------------------------------------------
-
-
-def _members(view: Readable, epoch: Epoch) -> list[bytes]:
-    """Members of the mesh: who has a seat, or has joined and not left; none in quarantine."""
-    joined = [device for device, row in STANDING.scan(view) if row.willing]
-    everybody = sorted({*nodes_of(epoch), *joined})
-    return [device for device in everybody if not is_quarantined(view, device)]
-
-
-def tally(view: Readable, epoch: Epoch, seats: int) -> list[bytes] | None:
-    """Who wins ``seats`` seats, most approved first, ties by device key.
-
-    ``None``: less than a majority of the members has written a ballot in this epoch.
-    """
-    voters = _members(view, epoch)
-    number = epoch.number.to_bytes(8, "big")
-    counts = dict.fromkeys(voters, 0)
-    cast = 0
-    for device in voters:
-        ballot = _BALLOTS.get(view, number, device)
-        if ballot is None:
-            continue
-        cast += 1
-        for approved in ballot.approve:
-            if approved in counts:
-                counts[approved] += 1
-    if 2 * cast <= len(voters):
-        return None
-    seated = nodes_of(epoch)
-    able = [d for d in voters if d in seated or refused_seat(view, d) is None]
-    return sorted(able, key=lambda device: (-counts[device], device))[:seats]
-
-
-def _check_ballot(act: Act[MeshBallot], view: View) -> Checked:
-    epoch = epoch_for(act, view, act.body.epoch)
-    if isinstance(epoch, Rejection):
-        return epoch
-    return None if act.entry.author in _members(view, epoch) else Rejection.SEAT_UNKNOWN
-
-
-def _apply_ballot(act: Act[MeshBallot], view: View) -> None:
-    number = act.body.epoch.to_bytes(8, "big")
-    _BALLOTS.put(view, _Ballot(approve=act.body.approve), number, act.entry.author)
-
-
-def _elected(act: Act[MeshElect], view: View) -> Epoch | Rejection:
-    body = act.body
-    epoch = epoch_for(act, view, body.epoch)
-    if isinstance(epoch, Rejection):
-        return epoch
-    if not speaks_for_others(act, epoch):
-        return Rejection.ROLE_MISSING
-    winners = tally(view, epoch, body.seats)
-    if winners is None:
-        return Rejection.BALLOTS_TOO_FEW
-    if engine_of(view) == "raft":
-        if body.liars:
-            return Rejection.SEATS_ONE_AT_A_TIME
-        winners = one_step(nodes_of(epoch), winners)
-    if sorted(winners) == sorted(nodes_of(epoch)) and body.liars == epoch.liars:
-        return Rejection.SEATS_IMPOSSIBLE
-    return following_epoch(view, epoch, winners, body.liars)
-
-
-def one_step(seated: list[bytes], winners: list[bytes]) -> list[bytes]:
-    """Raft goes from one set of seats to another one seat at a time: a seat is given first."""
-    new = [device for device in winners if device not in seated]
-    lost = [device for device in sorted(seated) if device not in winners]
-    if new and len(seated) < VALIDATORS_MAX and len(seated) <= len(winners):
-        return [*seated, new[0]]
-    return [device for device in seated if not lost or device != lost[0]]
-
-
-def _check_elect(act: Act[MeshElect], view: View) -> Checked:
-    following = _elected(act, view)
-    return following if isinstance(following, Rejection) else None
-
-
-def _apply_elect(act: Act[MeshElect], view: View) -> None:
-    following, epoch = _elected(act, view), epoch_of(view)
-    assert isinstance(following, Epoch)  # checked just now
-    assert epoch is not None
-    number = epoch.number.to_bytes(8, "big")
-    for device, _ in list(_BALLOTS.scan(view, number)):
-        _BALLOTS.delete(view, number, device)
-    seal_with(view, epoch, following)
-
-
 KINDS: Final[tuple[Kind[Any], ...]] = (
     Kind(
         name="mesh.keys",
@@ -387,25 +270,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         rules="Ends the epoch. By a seat or a supervisor, else `role_missing`. Refused "
         "`epoch_stale`, `change_pending`, `seats_one_at_a_time` in Raft, `seat_unknown`, "
         "`seat_taken`, `member_unknown`, `author_revoked`, `seat_quarantined`, "
-        "`consent_missing` without the device's `mesh.join`, `vote_key_missing`, "
+        "`consent_missing` if the device has not joined, `vote_key_missing`, "
         "`seats_impossible` if so many liars cannot be withstood or nothing changes.",
-    ),
-    Kind(
-        name="mesh.ballot",
-        body=MeshBallot,
-        check=_check_ballot,
-        apply=_apply_ballot,
-        local=True,
-        rules="Refused `seat_unknown` unless the author has a seat or joined, `epoch_stale`, "
-        "`change_pending`. The author's newest ballot of an epoch counts.",
-    ),
-    Kind(
-        name="mesh.elect",
-        body=MeshElect,
-        check=_check_elect,
-        apply=_apply_elect,
-        local=True,
-        rules="Ends the epoch; in Raft it moves one seat towards the result. Refused like "
-        "`mesh.change`, and `ballots_too_few` unless more than half of the members voted.",
     ),
 )

@@ -64,6 +64,8 @@ class Standing(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class VoteKey(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A public vote key that a device published; used ones never come back."""
+
     key: Bytes32
     used: bool
 

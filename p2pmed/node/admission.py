@@ -180,7 +180,7 @@ class Admission:
         """Ask for what a block orders of a forked log; validators first, they voted for it."""
         if not self._logs.wanted and self.branches.deadline is None:
             return
-        seats = self._ledgers.seats
+        seats = self._ledgers.seating.seats
         peers = sorted(self._links, key=lambda peer: peer not in seats)
         asked = self.branches.turn(peers, turn.now)
         if asked is not None:

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.interface import (
     Behind,
     Block,
@@ -40,7 +39,6 @@ from p2pmed.consensus.interface import (
     Store,
     Work,
 )
-from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.engine import Instant, Persisted
 from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.identity.keys import DeviceKeys
@@ -48,14 +46,14 @@ from p2pmed.ledger.chain import Chain, Decided
 from p2pmed.ledger.genesis import Founding, ledger_id
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
-from p2pmed.ledger.stored import StoredBlock, next_epoch
+from p2pmed.ledger.stored import StoredBlock, carried_height, with_tail
 from p2pmed.ledger.transaction import Entry, LaneKey
 from p2pmed.node import events
 from p2pmed.node.barriers import Barriers
 from p2pmed.node.messages import ConsensusFrame
 from p2pmed.node.turn import Turn
 from p2pmed.node.vote_keys import VoteKeys
-from p2pmed.node.voting import forget_rows, row_key, rows_of
+from p2pmed.node.voting import ENGINES, Engines, forget_rows, row_key, rows_of
 from p2pmed.quorum.certificate import Certificate, Epoch, Verify
 from p2pmed.wire import cose
 from p2pmed.world import Space, World
@@ -69,11 +67,6 @@ OTHER_RULES: Final = "this program has other rules than the ledger's founders: u
 
 WAITING_BLOCKS_MAX: Final = 512
 """Decided blocks kept while their bodies arrive; the rest is asked for again."""
-
-ENGINES: Final[dict[str, type[BftEngine] | type[RaftEngine]]] = {
-    "bft": BftEngine,
-    "raft": RaftEngine,
-}
 
 
 class HomeLedger:
@@ -95,7 +88,7 @@ class HomeLedger:
         on_recovered: Callable[[Turn], None],
         vote_keys: VoteKeys,
         on_evidence: Callable[[Turn, Epoch, Evidence | Decide], None],
-        engines: dict[str, type[BftEngine] | type[RaftEngine]] | None = None,
+        engines: Engines | None = None,
         muted: bool = False,
         resumed: bool = False,
         verify: Verify = cose.verify,
@@ -132,7 +125,7 @@ class HomeLedger:
         self._deciding: list[StoredBlock] = []
         """What the engine decided, up to the one with the certificate."""
         self._waiting: deque[StoredBlock] = deque()
-        self._carried = self._carried_height()
+        self._carried = carried_height(world.disk, self.ledger)
         """Height up to which blocks were on the disk before this became the home ledger."""
         self._unproven: list[Header] = []
         """Applied headers whose certificate is a descendant's, until that one is applied."""
@@ -168,7 +161,7 @@ class HomeLedger:
             return
         head = self.chain.head
         own = head is not None and head.epoch == self.epoch.number
-        self.engine = self._engines[self.founding.genesis.engine](
+        self.engine = self._engines[engine](
             epoch=self.epoch,
             seat=self.seat,
             signer=signer,
@@ -181,12 +174,6 @@ class HomeLedger:
             verify=self._verify,
             **memory,
         )
-
-    def _carried_height(self) -> int:
-        """The last stored block's: a ledger may be carried long before it is lived in."""
-        start = self.ledger
-        rows = self._world.disk.scan(Space.BLOCK, start, start + b"\xff" * 9, limit=1, reverse=True)
-        return int.from_bytes(rows[0][0][32:], "big") if rows else 0
 
     def available(self, lane: LaneKey) -> int:
         """The seq below which a quorum of the validators, as far as known, holds ``lane``."""
@@ -247,8 +234,7 @@ class HomeLedger:
 
                 turn.when_durable(flushed)
             case SendTo(seat, message):
-                frame = self._frame(message)
-                turn.send(self.epoch.validators[seat].node, frame, control=True)
+                turn.send(self.epoch.validators[seat].node, self._frame(message), control=True)
             case Broadcast(message):
                 frame = self._frame(message)
                 for validator in self.epoch.validators:
@@ -311,18 +297,7 @@ class HomeLedger:
                 raise InvariantError(
                     f"block {block.header.height} was decided and cannot be applied"
                 )
-            self._apply(turn, self._with_tail(stored, run[place + 1 :]))
-
-    def _with_tail(self, stored: StoredBlock, above: list[StoredBlock]) -> StoredBlock:
-        """A seal with its proof, which may be that of a tail: nothing else proves it later."""
-        if stored.certificate is not None or next_epoch(stored) is None:
-            return stored
-        tail: list[Header] = []
-        for each in above:
-            tail.append(each.block.header)
-            if each.certificate is not None:
-                return StoredBlock(stored.block, tuple(tail), each.certificate)
-        raise InvariantError(f"seal {stored.block.header.height} was decided without its proof")
+            self._apply(turn, with_tail(stored, run[place + 1 :]))
 
     def take(self, turn: Turn, stored: StoredBlock) -> None:
         """A block that is proven final: apply it now, or when its bodies are here."""
@@ -354,10 +329,9 @@ class HomeLedger:
                 waiting.clear()  # a gap: sync asks again from the height reached
                 return []
             verdict = self.chain.check(stored.block)
-            if verdict is Check.MISSING:
-                return []
             if verdict is Check.INVALID:
                 self.halt(turn, f"certified block {header.height} is invalid")
+            if verdict is not Check.VALID:
                 return []
             height += 1
             run.append(stored)

@@ -20,11 +20,9 @@ a home restored from a backup          it follows, and votes when the operator s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from p2pmed.consensus.interface import Receive
 from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.ledger.chain import Decided
@@ -35,8 +33,6 @@ from p2pmed.ledger.state import BlockContext, StateMachine
 from p2pmed.ledger.stored import StoredBlock
 from p2pmed.ledger.transaction import LaneKey
 from p2pmed.medical.county import ANCHOR
-from p2pmed.medical.seat_changes import MeshKeys
-from p2pmed.medical.seats import KEYS_AHEAD, keys_ahead
 from p2pmed.node import events
 from p2pmed.node.accusing import Accusing
 from p2pmed.node.anchoring import Anchoring
@@ -44,11 +40,11 @@ from p2pmed.node.empty import EmptyState
 from p2pmed.node.events import Draft
 from p2pmed.node.home_ledger import FORKED, LEDGER_FORKED, HomeLedger
 from p2pmed.node.identity import MUTED, Identity
-from p2pmed.node.messages import ConsensusFrame
+from p2pmed.node.seating import Seating
 from p2pmed.node.trust import Trust
 from p2pmed.node.turn import Turn
 from p2pmed.node.vote_keys import VoteKeys
-from p2pmed.quorum.certificate import Epoch, Verify
+from p2pmed.quorum.certificate import Verify
 from p2pmed.sync import chains as chain_events
 from p2pmed.sync.chains import Chains
 from p2pmed.sync.founding import MeshPolicy
@@ -61,8 +57,6 @@ HOME: Final = b"home"
 """META row: the ledger this node lives in."""
 GENESIS: Final = b"genesis"
 """Row of ``Space.LOCAL``: the one open genesis this node is bound to, until it has a home."""
-SEAL_MS: Final = 500
-"""A peer that speaks of another epoch is answered so often: its engine says much at once."""
 
 
 class Ledgers:
@@ -96,8 +90,6 @@ class Ledgers:
         self.machine = machine
         self.chains = chains
         self.home: HomeLedger | None = None
-        self.seats: dict[bytes, int] = {}
-        """Of the home's other validators, by node."""
         self.empty = EmptyState()
         self._world = world
         self._policy = policy
@@ -111,11 +103,14 @@ class Ledgers:
         self._holds = holds
         self._tell_heads = tell_heads
         self._settled = settled
-        self._write = write
         self._me = identity.keys.node_id
-        self.vote_keys = VoteKeys(world.disk, identity.keys, world.entropy)
-        self._told_at: dict[bytes, Instant] = {}
-        """By peer: when it may be told again that one of us is in another epoch."""
+        self.seating = Seating(
+            vote_keys=VoteKeys(world.disk, identity.keys, world.entropy),
+            me=self._me,
+            ledgers=self,
+            links=links,
+            write=write,
+        )
         self.overlay = self._make_overlay()
 
     def resume(self) -> None:
@@ -276,9 +271,9 @@ class Ledgers:
             ready=self._anchoring.ready,
             on_decided=self._on_decided,
             on_behind=self._on_behind,
-            on_epoch=self._on_epoch,
-            vote_keys=self.vote_keys,
-            on_evidence=self.accusing.hear,
+            on_epoch=self.seating.on_epoch,
+            vote_keys=self.seating.vote_keys,
+            on_evidence=self.accusing.votes,
             on_recovered=self._on_recovered,
             engines=self._engines,
             muted=self.identity.muted,
@@ -286,58 +281,8 @@ class Ledgers:
             verify=self._verify,
         )
         self.chains.home = self.home.ledger
-        self._take_seats(self.home)
+        self.seating.take(self.home)
         self.overlay = self._make_overlay()
-
-    def _take_seats(self, home: HomeLedger) -> None:
-        self.seats = {
-            validator.node: seat
-            for seat, validator in enumerate(home.epoch.validators)
-            if validator.node != self._me
-        }
-
-    # --- from epoch to epoch ----------------------------------------------------------------
-
-    def hear_engine(self, turn: Turn, peer: bytes, frame: ConsensusFrame) -> None:
-        """An engine's message: for ours if it is of this epoch, else one of us is behind."""
-        home = self.home
-        if home is None or frame.ledger != home.ledger:
-            return
-        if frame.epoch == home.epoch.number:
-            seat = self.seats.get(peer)
-            if seat is not None:
-                home.run(turn, Receive(seat, frame.message))
-        elif turn.now >= self._told_at.get(peer, turn.now):
-            self._told_at[peer] = Instant(turn.now + SEAL_MS)
-            if frame.epoch < home.epoch.number:
-                self._offer_seal(turn, peer, frame.epoch)
-            else:
-                heads = ((home.ledger, self.chains.height(home.ledger) + 1),)
-                self.hear(turn, chain_events.HeadsSeen(peer, heads))
-
-    def _offer_seal(self, turn: Turn, peer: bytes, number: int) -> None:
-        """Hand ``peer`` the seal that ended an epoch: whoever lacks it votes in vain."""
-        home = self.home
-        assert home is not None
-        begun = home.chain.epochs.begun_at(number + 1)
-        offer = None if begun is None else self.chains.offer(home.ledger, begun - 1)
-        if offer is not None and peer in self._links:
-            turn.send(peer, offer, control=False)
-
-    def _on_epoch(self, turn: Turn, old: Epoch, decided_here: bool) -> None:
-        """The seal of ``old`` is durable, and the next epoch's engine runs if it has a seat."""
-        home = self.home
-        assert home is not None
-        self._take_seats(home)
-        self._told_at = {}
-        turn.notify(events.EpochBegun(home.ledger, home.epoch.number, home.seat))
-        self.publish_keys(turn)
-        if not decided_here:
-            return
-        seated = {v.node for v in (*old.validators, *home.epoch.validators)}
-        for peer in sorted(seated):
-            if peer != self._me:
-                self._offer_seal(turn, peer, old.number)
 
     def resume_voting(self, turn: Turn, request: int) -> None:
         """Give a restored home its voice back, from what its disk holds now."""
@@ -348,19 +293,6 @@ class Ledgers:
         turn.work = True
         reply = events.Reply(request)
         turn.when_durable(lambda later: later.effects.append(reply))
-
-    def publish_keys(self, turn: Turn) -> None:
-        """Publish vote keys until there are enough ahead, so that absence blocks no change."""
-        home = self.home
-        if home is None or home.halted or self.identity.muted or home.seat is None:
-            return
-        lacking = KEYS_AHEAD - len(keys_ahead(self.overlay.state(), self._me))
-        if lacking <= 0:
-            return
-        made = self.vote_keys.make(lacking)
-        turn.staged = True
-        with suppress(LocalProtocolError):  # a log that forked takes nothing more
-            self._write(turn, (Draft(body=MeshKeys(keys=made)),))
 
     def _on_recovered(self, turn: Turn) -> None:
         """This home has its voice again; what keeps it from contradicting itself is staged."""

@@ -114,7 +114,9 @@ class Meeting:
             validator.node
             for ledger, _ in chains.heads()
             if (founding := chains.founding(ledger)) is not None
-            for validator in founding.genesis.validators
+            for epoch in (founding.genesis, chains.epoch(ledger))
+            if epoch is not None
+            for validator in epoch.validators
         }
         nodes = []
         for node in sorted([*self._links, self._me]):

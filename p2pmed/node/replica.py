@@ -278,7 +278,7 @@ class Replica:
         if opening is not None:
             self.admission.write(turn, (opening,))
         if self.home is not None:
-            self.ledgers.publish_keys(turn)
+            self.ledgers.seating.publish_keys(turn)
             self.home.work(turn)
         return self._finish(turn)
 
@@ -368,9 +368,9 @@ class Replica:
         except DecodeError as error:
             turn.drop(peer, str(error))
             return
-        seat = self.ledgers.seats.get(peer)
+        seat = self.ledgers.seating.seats.get(peer)
         if isinstance(message, ConsensusFrame):
-            self.ledgers.hear_engine(turn, peer, message)
+            self.ledgers.seating.hear(turn, peer, message)
             return
         if seat is not None and self.home:
             self.home.run(turn, Heard(seat))

@@ -115,7 +115,7 @@ class Spreading:
                 case gossip.DropPeer(peer, reason):
                     turn.drop(peer, reason)
                 case gossip.Holds(peer, lane, next_seq):
-                    turn.work = turn.work or peer in self._ledgers.seats
+                    turn.work = turn.work or peer in self._ledgers.seating.seats
                     turn.notify(events.PeerHolds(peer, lane, next_seq))
                 case gossip.PeerStatus(peer, ping):
                     self._on_ping(turn, peer, ping)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from p2pmed.errors import ConfigError
-from p2pmed.ledger.stored import Proof
+from p2pmed.ledger.stored import Proof, StoredBlock
 from p2pmed.ledger.transaction import LaneKey, open_entry
 from p2pmed.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from p2pmed.node.new_file import NewFile
@@ -196,6 +196,8 @@ def _ledger_pieces(
     founding = chains.founding(ledger)
     assert founding is not None  # the plan names known ledgers only
     yield writer.ledger(codec.encode(founding))
+    for seal in chains.seals(ledger, low):  # else a stranger could not check who decided later
+        yield _proven_piece(writer, ledger, seal)
     unproven: list[tuple[int, bytes]] = []
     for height in range(low + 1, top + 1):
         stored = chains.block_at(ledger, height)
@@ -206,9 +208,16 @@ def _ledger_pieces(
             continue
         for at, block in unproven[:-1]:
             yield writer.block(ledger, at, block, b"")
-        proof = codec.encode(Proof(tail=stored.tail, certificate=stored.certificate))
-        yield writer.block(ledger, height, unproven[-1][1], proof)
+        yield _proven_piece(writer, ledger, stored)
         unproven.clear()
+
+
+def _proven_piece(writer: BundleWriter, ledger: bytes, stored: StoredBlock) -> bytes:
+    """A block with its own certificate."""
+    assert stored.certificate is not None
+    proof = codec.encode(Proof(tail=stored.tail, certificate=stored.certificate))
+    header = stored.block.header
+    return writer.block(ledger, header.height, codec.encode(stored.block), proof)
 
 
 # --- what a bundle or a list says ----------------------------------------------------------

@@ -7,12 +7,20 @@ epoch's seal durable.
 
 from __future__ import annotations
 
+from typing import Final, TypeAlias
+
+from p2pmed.consensus.bft.engine import BftEngine
+from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.quorum.certificate import Epoch
 from p2pmed.world import Disk, Space
 
-__all__ = ["forget_rows", "row_key", "rows_of"]
+__all__ = ["ENGINES", "Engines", "forget_rows", "row_key", "rows_of"]
 
-_PAGE = 512
+Engines: TypeAlias = dict[str, type[BftEngine] | type[RaftEngine]]
+
+ENGINES: Final[Engines] = {"bft": BftEngine, "raft": RaftEngine}
+"""By the genesis' word."""
+_PAGE: Final = 512
 
 
 def row_key(epoch: Epoch, key: bytes) -> bytes:

@@ -23,7 +23,7 @@ stored height is a fork: nothing is overwritten, ``Forked`` says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias
 
@@ -268,6 +268,14 @@ class Chains:
         """A stored block."""
         raw = self._disk.get(Space.BLOCK, ledger + height.to_bytes(8, "big"))
         return codec.decode(raw, StoredBlock, limit=STORED_BYTES_MAX) if raw else None
+
+    def seals(self, ledger: bytes, height: int) -> Iterator[StoredBlock]:
+        """The blocks up to ``height`` that ended an epoch: who checks later blocks needs them."""
+        known = self._known.get(ledger)
+        for begun in known.epochs.beginnings() if known else ():
+            stored = self.block_at(ledger, begun - 1) if begun - 1 <= height else None
+            if stored is not None:
+                yield stored
 
     # --- changes from within --------------------------------------------------------------
 

@@ -9,19 +9,12 @@ import pytest
 from p2pmed.ledger.epochs import begin, epoch_of, next_epoch_of, note_block
 from p2pmed.ledger.state import BlockContext, Layer
 from p2pmed.ledger.transaction import Entry, Envelope, LaneKey
+from p2pmed.medical import elections, seat_changes
+from p2pmed.medical.elections import MeshBallot, MeshElect, tally
 from p2pmed.medical.fields import FieldFault
 from p2pmed.medical.membership import _INCARNATIONS, MEMBERS, Incarnation
 from p2pmed.medical.registry import Act, Member
-from p2pmed.medical.seat_changes import (
-    KINDS,
-    MeshBallot,
-    MeshChange,
-    MeshElect,
-    MeshJoin,
-    MeshKeys,
-    MeshLeave,
-    tally,
-)
+from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshKeys, MeshLeave
 from p2pmed.medical.seats import exclude, keys_ahead, learners, restore, standing
 from p2pmed.node.empty import EmptyState
 from p2pmed.quorum.certificate import Epoch, Validator
@@ -29,7 +22,7 @@ from p2pmed.wire.hashing import hash_bytes
 
 LEDGER = hash_bytes(b"a ledger")
 DIGEST = hash_bytes(b"block 40")
-RULES = {kind.body: kind for kind in KINDS}
+RULES = {kind.body: kind for kind in (*seat_changes.KINDS, *elections.KINDS)}
 
 
 def device(number: int) -> bytes:
@@ -179,7 +172,7 @@ def test_another_ledgers_change_is_only_carried() -> None:
     other = hash_bytes(b"another ledger")
     for body in (change(remove=(2,)), MeshLeave(epoch=0), MeshElect(epoch=0, seats=1, liars=0)):
         assert mesh.say(1, body, ledger=other) == "carried"
-    assert all(kind.local and kind.ordered for kind in KINDS)
+    assert all(kind.local and kind.ordered for kind in (*seat_changes.KINDS, *elections.KINDS))
 
 
 # --- changing -------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from p2pmed.medical.seat_changes import MeshBallot, MeshChange, MeshElect, MeshJoin, MeshLeave
+from p2pmed.medical.elections import MeshBallot, MeshElect
+from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshLeave
 from p2pmed.medical.seats import standing
 from p2pmed.node import events
 from p2pmed.node.events import Draft
@@ -295,10 +296,10 @@ def test_nothing_of_an_epoch_that_is_over_is_left(engine: Engine) -> None:
         old = node.home.ledger + bytes(8)
         assert not node.replica._world.disk.scan(Space.CONSENSUS, old, old + b"\xff" * 9, limit=1)
         seat = next(v for v in keys[node.name] if v.node == node.key)
-        assert node.replica.ledgers.vote_keys.signer(seat.vote_key) is None
+        assert node.replica.ledgers.seating.vote_keys.signer(seat.vote_key) is None
         mesh.simulation.crash(node)
         mesh.simulation.start(node)
-        assert node.replica.ledgers.vote_keys.signer(seat.vote_key) is None
+        assert node.replica.ledgers.seating.vote_keys.signer(seat.vote_key) is None
     mesh.finish()
 
 

@@ -12,15 +12,9 @@ from typing import Any, Final
 
 from p2pmed.errors import ConfigError, LocalProtocolError
 from p2pmed.limits import VALIDATORS_MAX
+from p2pmed.medical.elections import SEATS_DEFAULT, MeshBallot, MeshElect
 from p2pmed.medical.membership import member
-from p2pmed.medical.seat_changes import (
-    SEATS_DEFAULT,
-    MeshBallot,
-    MeshChange,
-    MeshElect,
-    MeshJoin,
-    MeshLeave,
-)
+from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshLeave
 from p2pmed.medical.seats import keys_ahead, learners
 from p2pmed.node.home_ledger import HomeLedger
 from p2pmed.node.node import Node

@@ -1,0 +1,122 @@
+"""Seats of the home ledger from epoch to epoch: who sits where, and who is told that it changed.
+
+Rule: an engine hears only messages of its own epoch, from who has a seat in it. Who speaks of an
+epoch that is over is handed the seal that ended it; who speaks of a later one is asked for it.
+A device keeps vote keys published ahead, so that its absence blocks no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from p2pmed.consensus.interface import Receive
+from p2pmed.engine import Instant
+from p2pmed.errors import LocalProtocolError
+from p2pmed.limits import PEERS_MAX
+from p2pmed.medical.seat_changes import MeshKeys
+from p2pmed.medical.seats import KEYS_AHEAD, keys_ahead
+from p2pmed.node import events
+from p2pmed.node.events import Draft
+from p2pmed.node.home_ledger import HomeLedger
+from p2pmed.node.messages import ConsensusFrame
+from p2pmed.node.turn import Turn
+from p2pmed.node.vote_keys import VoteKeys
+from p2pmed.quorum.certificate import Epoch
+from p2pmed.sync import chains as chain_events
+
+if TYPE_CHECKING:
+    from p2pmed.node.ledgers import Ledgers
+
+__all__ = ["Seating"]
+
+SEAL_MS: Final = 500
+"""A peer that speaks of another epoch is answered so often: its engine says much at once."""
+
+
+class Seating:
+    """The seats of one node's home ledger."""
+
+    def __init__(
+        self,
+        *,
+        vote_keys: VoteKeys,
+        me: bytes,
+        ledgers: Ledgers,
+        links: Mapping[bytes, object],
+        write: Callable[[Turn, tuple[Draft, ...]], object],
+    ) -> None:
+        self.vote_keys = vote_keys
+        self.seats: dict[bytes, int] = {}
+        """Of the home's other validators, by node."""
+        self._me = me
+        self._ledgers = ledgers
+        self._links = links
+        self._write = write
+        self._told_at: dict[bytes, Instant] = {}
+        """By peer: when it may be told again that one of us is in another epoch."""
+
+    def take(self, home: HomeLedger) -> None:
+        """Know who sits where in this epoch of the home ledger."""
+        self.seats = {
+            validator.node: seat
+            for seat, validator in enumerate(home.epoch.validators)
+            if validator.node != self._me
+        }
+
+    def hear(self, turn: Turn, peer: bytes, frame: ConsensusFrame) -> None:
+        """An engine's message: for ours if it is of this epoch, else one of us is behind."""
+        home = self._ledgers.home
+        if home is None or frame.ledger != home.ledger:
+            return
+        if frame.epoch == home.epoch.number:
+            seat = self.seats.get(peer)
+            if seat is not None:
+                home.run(turn, Receive(seat, frame.message))
+        elif turn.now >= self._told_at.get(peer, turn.now):
+            if len(self._told_at) > PEERS_MAX:
+                self._told_at.clear()
+            self._told_at[peer] = Instant(turn.now + SEAL_MS)
+            if frame.epoch < home.epoch.number:
+                self._offer_seal(turn, peer, frame.epoch)
+            else:
+                heads = ((home.ledger, self._ledgers.chains.height(home.ledger) + 1),)
+                self._ledgers.hear(turn, chain_events.HeadsSeen(peer, heads))
+
+    def _offer_seal(self, turn: Turn, peer: bytes, number: int) -> None:
+        """Hand ``peer`` the seal that ended an epoch: whoever lacks it votes in vain."""
+        home = self._ledgers.home
+        assert home is not None
+        begun = home.chain.epochs.begun_at(number + 1)
+        offer = None if begun is None else self._ledgers.chains.offer(home.ledger, begun - 1)
+        if offer is not None and peer in self._links:
+            turn.send(peer, offer, control=False)
+
+    def on_epoch(self, turn: Turn, old: Epoch, decided_here: bool) -> None:
+        """The seal of ``old`` is durable, and the next epoch's engine runs if it has a seat."""
+        home = self._ledgers.home
+        assert home is not None
+        self.take(home)
+        self._told_at = {}
+        turn.notify(events.EpochBegun(home.ledger, home.epoch.number, home.seat))
+        self.publish_keys(turn)
+        if not decided_here:
+            return
+        seated = {v.node for v in (*old.validators, *home.epoch.validators)}
+        for peer in sorted(seated):
+            if peer != self._me:
+                self._offer_seal(turn, peer, old.number)
+
+    def publish_keys(self, turn: Turn) -> None:
+        """Publish vote keys until there are enough ahead, so that absence blocks no change."""
+        home = self._ledgers.home
+        if home is None or home.halted or self._ledgers.identity.muted or home.seat is None:
+            return
+        lacking = KEYS_AHEAD - len(keys_ahead(self._ledgers.overlay.state(), self._me))
+        if lacking <= 0:
+            return
+        made = self.vote_keys.make(lacking)
+        turn.staged = True
+        with suppress(LocalProtocolError):  # a log that forked takes nothing more
+            self._write(turn, (Draft(body=MeshKeys(keys=made)),))
