@@ -219,6 +219,55 @@ class CoreMischief:
         others = [m for m in self.world.honest if m is not member and m.remembers]
         return len(others) >= self.world.oracle.quorum
 
+    # --- amnesia where it hurts: aimed at the bounds of R12 -------------------------------
+
+    def _lonely_amnesia(self, dice: Random) -> bool:
+        """One member lags; another votes, forgets, and for a while meets the laggard alone."""
+        honest = self.world.honest
+        if len(honest) < 3:
+            return False
+        victim, laggard = dice.sample(honest, 2)
+        rest = [m for m in self.world.members if m not in (victim, laggard)]
+        late = dice.randint(300, 1_500)
+        self._between([laggard], [*rest, victim], both=True, wait=late)
+
+        def forget() -> None:
+            self._between([victim], rest, both=True, wait=dice.randint(200, 500))
+            self._forget_at_once(victim)
+
+        self._during(
+            late - dice.randint(1, 60), lambda: self._between([victim], rest, both=False, wait=60)
+        )
+        self._during(late, forget)
+        return True
+
+    def _leader_amnesia(self, dice: Random) -> bool:
+        """The next leader alone learns that a view is over; it votes in the next, and forgets."""
+        world = self.world
+        view = max((m.current for m in world.honest if m.up), default=0)
+        seat = (view + 1) % len(world.epoch.validators)
+        victim = next((m for m in world.honest if m.seat == seat and m.up), None)
+        if not world.is_bft or victim is None:
+            return False
+        others = [m for m in world.members if m is not victim]
+        wait = dice.randint(10, 150)
+        self._between(others, others, both=False, wait=wait)
+        self._between([victim], others, both=False, wait=wait)
+
+        def forget() -> None:
+            world.submit()
+            self._forget_at_once(victim)
+
+        self._during(wait - 5, forget)
+        return True
+
+    def _forget_at_once(self, member: Member) -> None:
+        if self._recovers and member.up and self._can_teach(member):
+            self.counts["wiped disk"] += 1
+            member.crash()
+            member.lose_disk(restored=False)
+            member.start()
+
     # --- wires ----------------------------------------------------------------------------
 
     def _between(self, left: list[Member], right: list[Member], *, both: bool, wait: int) -> None:
@@ -261,6 +310,31 @@ class CoreMischief:
             self._during(dice.randint(1, 40), lambda: self._down(leader, 300))
         return bool(others)
 
+    def _torn_leaders(self, dice: Random) -> bool:
+        """Leader after leader gets its entries to a few, and dies (Raft, figure 8)."""
+
+        def tear() -> None:
+            leader = self._leader()
+            if leader is None:
+                return
+            self.world.submit(everywhere=False)
+            few = dice.randint(0, len(self.world.members) // 2)
+            others = [m for m in self.world.members if m is not leader]
+            dice.shuffle(others)
+            self._between([leader], others[few:], both=False, wait=200)
+            self._during(dice.randint(4, 40), lambda: self._down(leader, dice.randint(100, 1_500)))
+
+        for lap in range(dice.randint(2, 4)):
+            self._during(1 + lap * dice.randint(1_200, 2_000), tear)
+        return True
+
+    def _hand_over(self, dice: Random) -> bool:
+        """The leader thinks of leaving, and stays: a term more, for nothing."""
+        leader = self._leader()
+        if leader is not None:
+            leader.leave()
+        return leader is not None
+
     def _twin_split(self, dice: Random) -> bool:
         """Each twin has a part of the mesh for itself (Twins, arXiv 2004.10617)."""
         pairs = [places for places in self.world.places.values() if len(places) == 2]
@@ -297,6 +371,8 @@ KINDS: Final[dict[str, Callable[[CoreMischief, Random], bool]]] = {
     "crash loop": CoreMischief._crash_loop,
     "power cut": CoreMischief._power_cut,
     "leader crash": CoreMischief._leader_crash,
+    "torn leaders": CoreMischief._torn_leaders,
+    "hand-over": CoreMischief._hand_over,
     "farewell": CoreMischief._farewell,
     "absence": CoreMischief._absence,
     "pause": CoreMischief._pause,
@@ -306,6 +382,8 @@ KINDS: Final[dict[str, Callable[[CoreMischief, Random], bool]]] = {
     "backup made": CoreMischief._backup,
     "wiped disk": CoreMischief._wiped,
     "restored backup": CoreMischief._restored,
+    "lonely amnesia": CoreMischief._lonely_amnesia,
+    "amnesia of the next leader": CoreMischief._leader_amnesia,
     "partition": CoreMischief._partition,
     "one-way partition": CoreMischief._one_way,
     "stranded leader": CoreMischief._stranded,

@@ -125,76 +125,76 @@ def _no_questions(self: News, seat: int, view: int, now: Any) -> None:
 
 BLOCK_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
     {
-        "core: skipped views unchecked": defect(
+        "bft: skipped views unchecked": defect(
             "bft",
             "every skipped view is proved nullified (R3)",
             "consensus notes, 3.5",
             "admitted",
             set_to(Live, "skipped", lambda self, header: Standing.READY),
         ),
-        "core: parent not notarized": defect(
+        "bft: parent not notarized": defect(
             "bft",
             "the parent is certified (R3)",
             "consensus notes, 4: the prototype missed it",
             "admitted",
             set_to(Live, "standing", _any_parent),
         ),
-        "core: parent fields unchecked": defect(
+        "bft: parent fields unchecked": defect(
             "bft",
             "height and parent view follow the parent (R3)",
             "SeismicSystems/summit#173",
             "admitted",
             _any_height,
         ),
-        "core: content not executed": defect(
+        "bft: content not executed": defect(
             "bft",
             "a vote only for what the application calls valid (R3)",
             "bft.md, 5",
             "exactly once",
             set_to(Execution, "_verdict", _unexecuted),
         ),
-        "core: duplicate signers counted": defect(
+        "bft: duplicate signers counted": defect(
             "bft",
             "a certificate names distinct signers",
             "certificate.md, 4",
             "certificates",
             set_to(ballots_module, "check_certificate", _signatures_counted),
         ),
-        "core: certificates unverified": defect(
+        "bft: certificates unverified": defect(
             "bft",
             "every signature of a certificate is checked",
             "ava-labs/Simplex#544",
             "certificates",
             set_to(ballots_module, "check_certificate", _unsigned),
         ),
-        "core: votes pooled": defect(
+        "bft: votes pooled": defect(
             "bft", "votes count per block", "Rustchain#2256", "certificates", _pooled
         ),
-        "core: votes unverified": defect(
+        "bft: votes unverified": defect(
             "bft",
             "a vote counts for who signed it (R0)",
             "Rustchain#2256",
             "certificates",
             _anybodys_votes,
         ),
-        "core: wrong seat accused": defect(
+        "bft: wrong seat accused": defect(
             "bft", "evidence names who signed", "cometbft#1749", "evidence", _accuse_the_leader
         ),
-        "core: repetition is evidence": defect(
+        "bft: repetition is evidence": defect(
             "bft",
             "the same vote twice is no lie (R0)",
             "cometbft#1749",
             "evidence",
             set_to(Tally, "rival", _repeated_is_rival),
         ),
-        "core: leader never given up": defect(
+        "bft: leader never given up": defect(
             "bft",
             "a view ends without its leader (R6)",
             "relab/hotstuff#106",
             "progress",
-            set_to(Pacemaker, "give_up_at", lambda self, *, proposal_seen: None),
+            set_to(Pacemaker, "give_up_at", lambda self, **given: None),
         ),
-        "core: timeouts grow for hours": defect(
+        "bft: timeouts grow for hours": defect(
             "bft",
             "waits fall back when a block is decided",
             "tendermint#1464",
@@ -202,7 +202,7 @@ BLOCK_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             _delta_for_ever,
             within=400,
         ),
-        "core: nothing asked": defect(
+        "bft: nothing asked": defect(
             "bft",
             "what is missing is asked for (R10)",
             "dbft#17",

@@ -144,75 +144,75 @@ def _read_at_once(patch: Patch) -> None:
 
 ELECTION_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
     {
-        "core: no election restriction": defect(
+        "raft: no election restriction": defect(
             "raft",
             "a vote goes to a log as complete as ours (5.4.1)",
             "etcd: raft_paper_test",
             "leader completeness",
             set_to(Log, "is_behind", lambda self, last_index, last_term: True),
         ),
-        "core: vote sent before fsync": defect(
+        "raft: vote sent before fsync": defect(
             "raft",
             "a vote is durable before it is sent",
             "PySyncObj#84",
             "disk before wire",
             set_to(Desk, "promise", lambda self, effect: self._sends.append(effect)),
         ),
-        "core: majority of half": defect(
+        "raft: majority of half": defect(
             "raft", "a majority is more than half", "5.2", "certificates", _half
         ),
-        "core: vote not persisted": defect(
+        "raft: vote not persisted": defect(
             "raft", "votedFor is durable (figure 2)", "PySyncObj#201", "one vote", _vote_not_kept
         ),
-        "core: term not persisted": defect(
+        "raft: term not persisted": defect(
             "raft", "currentTerm is durable (figure 2)", "PySyncObj#84", "one vote", _term_not_kept
         ),
-        "core: two votes in a term": defect(
+        "raft: two votes in a term": defect(
             "raft", "one vote a term (5.2)", "figure 2", "one vote", _two_votes
         ),
-        "core: pre-vote moves the term": defect(
+        "raft: pre-vote moves the term": defect(
             "raft",
             "a pre-vote changes nothing (thesis, 9.6)",
             "tikv#3270",
             "progress",
             _pre_vote_moves,
         ),
-        "core: no step down": defect(
+        "raft: no step down": defect(
             "raft",
             "a leader of a past term follows (5.1)",
             "hashicorp/raft#605",
             "progress",
             _no_step_down,
         ),
-        "core: terms unchecked": defect(
+        "raft: terms unchecked": defect(
             "raft",
             "messages of past terms are refused (5.1)",
             "figure 2",
             "election safety",
             _terms_unchecked,
         ),
-        "core: stale leader heard": defect(
+        "raft: stale leader heard": defect(
             "raft",
             "entries of a past term are refused (5.1)",
             "canonical/raft#279",
             "state machine safety",
             _stale_leader_heard,
         ),
-        "core: election timer not reset": defect(
+        "raft: election timer not reset": defect(
             "raft",
             "a heartbeat holds elections off (5.2)",
             "figure 2",
             "progress",
             _timer_not_reset,
         ),
-        "core: no empty entry": defect(
+        "raft: no empty entry": defect(
             "raft",
             "a leader begins with an entry of its own (8)",
             "nats-server#7955",
             "progress",
             _silent_empty,
         ),
-        "core: read without a quorum": defect(
+        "raft: read without a quorum": defect(
             "raft", "a read asks a quorum first (thesis, 6.4)", "etcd#741", "reads", _read_at_once
         ),
     }

@@ -195,96 +195,96 @@ def _certificate_once(patch: Patch) -> None:
 
 LOG_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
     {
-        "core: acknowledged before fsync": defect(
+        "raft: acknowledged before fsync": defect(
             "raft",
             "entries are durable before they are answered",
             "PySyncObj#84",
             "disk before wire",
             _answer_early,
         ),
-        "core: leader counts itself early": defect(
+        "raft: leader counts itself early": defect(
             "raft",
             "the leader's copy counts after its flush",
             "thesis, 10.2.1",
             "quorum of disks",
             _leader_counts_early,
         ),
-        "core: old terms counted": defect(
+        "raft: old terms counted": defect(
             "raft",
             "only own-term entries commit by counting (5.4.2)",
             "PySyncObj#169",
             "state machine safety",
             _old_terms_counted,
         ),
-        "core: inherited block attested": defect(
+        "raft: inherited block attested": defect(
             "raft",
             "an old block is signed when committed",
             "figure 8",
             "agreement",
             _inherited_attested,
         ),
-        "core: attested before fsync": defect(
+        "raft: attested before fsync": defect(
             "raft",
             "who attests has it on the disk",
             "raft.md",
             "quorum of disks",
             _attested_unflushed,
         ),
-        "core: commit beyond the match": defect(
+        "raft: commit beyond the match": defect(
             "raft",
             "commit only what was compared (5.3)",
             "nats-server#7955",
             "state machine safety",
             _commit_beyond_match,
         ),
-        "core: commit index backwards": defect(
+        "raft: commit index backwards": defect(
             "raft", "commitIndex rises (figure 2)", "PySyncObj#166", "monotone", _commit_backwards
         ),
-        "core: previous entry not compared": defect(
+        "raft: previous entry not compared": defect(
             "raft",
             "the entry before must match (5.3)",
             "figure 2",
             "log matching",
             _prev_not_compared,
         ),
-        "core: agreeing entries cut": defect(
+        "raft: agreeing entries cut": defect(
             "raft", "only a conflict cuts the log (5.3)", "figure 2", "monotone", _cut_always
         ),
-        "core: cut not stored": defect(
+        "raft: cut not stored": defect(
             "raft", "a cut is durable like an entry", "PySyncObj#201", "no failure", _cut_not_stored
         ),
-        "core: floor without its term": defect(
+        "raft: floor without its term": defect(
             "raft",
             "a snapshot keeps its last term (7)",
             "figure 12",
             "progress",
             _floor_without_term,
         ),
-        "core: floor without blocks": defect(
+        "raft: floor without blocks": defect(
             "raft",
             "a floor is taken once its blocks are decided",
             "raft.md",
             "progress",
             _floor_without_blocks,
         ),
-        "core: stale attestation counted": defect(
+        "raft: stale attestation counted": defect(
             "raft",
             "a signature counts for what it signed",
             "Rustchain#2256",
             "certificates",
             _stale_attested,
         ),
-        "core: decided unchecked": defect(
+        "raft: decided unchecked": defect(
             "raft", "only what is valid is decided", "raft.md", "exactly once", _undecided_checks
         ),
-        "core: attestations said once": defect(
+        "raft: attestations said once": defect(
             "raft",
             "what may be lost is said again",
             "dbft#17",
             "progress",
             set_to(Finality, "mine", lambda self, above: ()),
         ),
-        "core: certificate said once": defect(
+        "raft: certificate said once": defect(
             "raft", "what may be lost is said again", "dbft#17", "progress", _certificate_once
         ),
     }

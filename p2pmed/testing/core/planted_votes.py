@@ -157,38 +157,38 @@ def _bound(current: int, voted: int) -> int:
 
 VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
     {
-        "core: quorum one too small": defect(
+        "bft: quorum one too small": defect(
             "bft", "q = floor((n + f) / 2) + 1", "bft.md, 1", "certificates", _small_quorum
         ),
-        "core: finalize after nullify": defect(
+        "bft: finalize after nullify": defect(
             "bft",
             "never both nullify and finalize (R5)",
             "ava-labs/Simplex#280",
             "not both",
             set_to(Restraint, "may_finalize", _finalize_after_nullify),
         ),
-        "core: nullify after finalize": defect(
+        "bft: nullify after finalize": defect(
             "bft",
             "never both nullify and finalize (R6)",
             "ava-labs/Simplex#280",
             "not both",
             set_to(Restraint, "may_nullify", _nullify_after_finalize),
         ),
-        "core: two notarize votes": defect(
+        "bft: two notarize votes": defect(
             "bft",
             "one notarize vote a view (R4)",
             "consensus notes, 3.5",
             "one vote",
             _notarize_twice,
         ),
-        "core: vote sent before fsync": defect(
+        "bft: vote sent before fsync": defect(
             "bft",
             "a vote is durable before it is sent",
             "aptos-core#18298",
             "disk before wire",
             set_to(Ballots, "store", _before_the_flush),
         ),
-        "core: own vote counted before fsync": defect(
+        "bft: own vote counted before fsync": defect(
             "bft",
             "an own vote counts after its flush (R7)",
             "consensus notes, 3.7",
@@ -196,17 +196,17 @@ VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             _counted_at_once,
             within=400,
         ),
-        "core: flags dropped with the view": defect(
+        "bft: flags dropped with the view": defect(
             "bft",
             "what was signed is remembered until it is decided (R8)",
             "ava-labs/Simplex#280",
             "not both",
             _flags_dropped,
         ),
-        "core: votes forgotten at restart": defect(
+        "bft: votes forgotten at restart": defect(
             "bft", "votes are read back (R11)", "NodeDB#161", "one vote", _recovering(_no_votes)
         ),
-        "core: only the last row read": defect(
+        "bft: only the last row read": defect(
             "bft",
             "all rows are read back (R11)",
             "ava-labs/Simplex PR#328",
@@ -214,7 +214,7 @@ VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             _recovering(_only_the_last),
             within=400,
         ),
-        "core: certificates not persisted": defect(
+        "bft: certificates not persisted": defect(
             "bft",
             "blocks and certificates lie beside the vote (R4)",
             "consensus notes, 3.3",
@@ -222,28 +222,28 @@ VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             _blocks_not_kept,
             within=400,
         ),
-        "core: rows never deleted": defect(
+        "bft: rows never deleted": defect(
             "bft",
             "rows of decided views go",
             "consensus notes, 3.3",
             "bounded",
             set_to(Journal, "forget", _rows_kept),
         ),
-        "core: amnesia ignored": defect(
+        "bft: amnesia ignored": defect(
             "bft",
             "who forgot votes after R12 only",
             "consensus notes, R12",
             "one vote",
             _amnesia_ignored,
         ),
-        "core: R12 without abstaining": defect(
+        "bft: R12 without abstaining": defect(
             "bft",
             "a recovered seat abstains (R12)",
             "consensus notes, R12",
             "one vote",
             _finish_with(lambda current, voted: 0),
         ),
-        "core: R12 with one reply": defect(
+        "bft: R12 with one reply": defect(
             "bft",
             "q others answer (R12)",
             "consensus notes, 4: the prototype missed it",
@@ -251,7 +251,7 @@ VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             set_to(Greeting, "needed", property(lambda self: 1)),
             within=400,
         ),
-        "core: R12 with V instead of V + 1": defect(
+        "bft: R12 with V instead of V + 1": defect(
             "bft",
             "abstain up to V + 1 (R12)",
             "consensus notes, 4: the prototype missed it",

@@ -44,6 +44,8 @@ SETTLE_MS_MAX: Final = {
 
 REAL_KEYS_EVERY: Final = 100
 """One seed in so many runs with real signatures."""
+ROWS_SETTLED: Final = 64
+"""Rows that an engine keeps for undecided views when all is decided."""
 DAY_MS: Final = 86_400_000
 SEATS_BFT: Final = (1, 3, 3, 3, *(4,) * 16, 5, 6, *(7,) * 8, *(10,) * 4, *(13,) * 3)
 SEATS_RAFT: Final = (1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
@@ -225,8 +227,16 @@ class Run:
             world.run(world.now + 40)
             if world.now > began + 40 and self._all_decided():
                 self.settle_ms = max(self.settle_ms, world.now - began)
+                self._check_rows()
                 return
         raise Violation(f"progress: not everything is decided {bound} ms after the last fault")
+
+    def _check_rows(self) -> None:
+        """All is decided: what an engine keeps on disk is bounded by a few views, or the log."""
+        for member in self.world.honest:
+            rows = len(member.disk.rows)
+            if rows > ROWS_SETTLED + (2 * self.cast.keep if self.cast.engine == "raft" else 0):
+                raise Violation(f"bounded: {rows} rows of seat {member.seat} with all decided")
 
     def _all_decided(self) -> bool:
         items = self.world.items
