@@ -85,7 +85,7 @@ class Field(StrEnum):
 SPREAD: Final = {
     Field.LETTERS: 16,
     Field.SOUNDS: 16,
-    Field.WORD: 256,
+    Field.WORD: 1_024,
     Field.BIRTH: 4,
     Field.IDENTIFIER: 1,
     Field.PHONE: 4,

@@ -79,14 +79,14 @@ def test_number_and_order_of_tokens_tell_nothing_of_the_fields() -> None:
 
 
 def test_a_common_term_is_spread() -> None:
-    """Of 2,000 people of one family name no token is borne by more than a few."""
+    """Of 8,000 people of one family name no token is borne by more than a few."""
     dice = entropy()
     counted: dict[bytes, int] = {}
-    for _ in range(2_000):
+    for _ in range(8_000):
         term = [(Field.WORD, "pwan")]
         for token in pieces(drawn_tokens(key(), term, count=1, entropy=dice)):
             counted[token] = counted.get(token, 0) + 1
-    assert max(counted.values()) < 4 * 2_000 / SPREAD[Field.WORD]
+    assert max(counted.values()) < 4 * 8_000 / SPREAD[Field.WORD]
 
 
 def test_an_entry_splits_into_its_targets() -> None:
