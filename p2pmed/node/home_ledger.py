@@ -161,7 +161,7 @@ class HomeLedger:
             return
         head = self.chain.head
         own = head is not None and head.epoch == self.epoch.number
-        self.engine = self._engines[engine](
+        self.engine = self._engines[self.founding.genesis.engine](
             epoch=self.epoch,
             seat=self.seat,
             signer=signer,
