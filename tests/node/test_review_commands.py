@@ -217,8 +217,8 @@ def test_a_fork_halts_a_ledger_beyond_a_restart() -> None:
     stored_block = one.home.chain.block_at(1)
     assert stored_block is not None
     turn = Turn(simulation.agenda.now)
-    one.replica.ledgers._on_forked(turn, one.home.ledger, stored_block)
-    one.replica.ledgers._on_forked(turn, one.home.ledger, stored_block)
+    one.replica.ledgers._on_forked(turn, one.home.ledger, stored_block, stored_block)
+    one.replica.ledgers._on_forked(turn, one.home.ledger, stored_block, stored_block)
     assert sum(isinstance(effect, events.Notify) for effect in turn.effects) == 2
     one.disk.commit()
     simulation.crash(one)
