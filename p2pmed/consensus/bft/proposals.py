@@ -100,9 +100,11 @@ class Proposals:
         if block is None:
             return None
         digest = header_digest(block.header)
+        changed = self._live.changed
         self._live.add_block(digest, block)
         if not self._execution.is_valid(digest):
             self._live.drop_block(digest)
+            self._live.changed = changed  # nothing is new: the rules would ask again for ever
             return None
         self._outbox.broadcast(self.message(block))
         return block

@@ -53,7 +53,7 @@ class Bench:
         self.tip_certificate: Certificate | None = None
         self.boot()
 
-    def boot(self, *, greeted: bool = True, amnesic: bool = False) -> None:
+    def boot(self, *, greeted: bool = True, amnesic: bool = False, resumed: bool = False) -> None:
         self.engine = BftEngine(
             epoch=self.epoch,
             seat=self.seat,
@@ -66,6 +66,7 @@ class Bench:
             now=Instant(self.now),
             verify=self._verify,
             amnesic=amnesic,
+            resumed=resumed,
         )
         if greeted:
             self.greet()

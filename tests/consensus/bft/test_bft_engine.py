@@ -671,6 +671,20 @@ def test_a_block_that_fits_no_frame_is_our_callers_fault() -> None:
         bench.boot()
 
 
+class _Confused(Counters):
+    def build(self, parent: bytes, view: int) -> Content:
+        return Content(hash=bytes(32), data=b"not what the hash says")
+
+
+def test_a_leader_does_not_send_what_it_would_refuse() -> None:
+    """R2: the own block is judged like any other, in advance or not; then the view is silent."""
+    bench = Bench(seat=1)
+    bench.application = _Confused()
+    bench.boot()
+    assert said(bench.work(1), Proposal) == []
+    assert bench.engine._live.blocks == {}
+
+
 def test_an_impossible_epoch_is_refused() -> None:
     """Two seats for one device would make quorums mean nothing."""
     epoch = make_epoch(4)

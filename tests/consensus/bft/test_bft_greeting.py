@@ -232,6 +232,21 @@ def test_a_flush_must_come_before_the_first_vote_after_recovery() -> None:
     bench.step(Persisted(store.token))
 
 
+@pytest.mark.parametrize(("seats", "resumed"), [(2, False), (4, True)])
+def test_a_shown_vote_is_adopted_where_nobody_knows_more(seats: int, resumed: bool) -> None:
+    """R11: with n = q, or on people's word, the vote is kept like one just given, and said."""
+    bench = Bench(seats=seats)
+    bench.boot(greeted=False, resumed=resumed)
+    forgotten = bench.signed(0, X, 1, b"")
+    bench.application.known[5] = None
+    effects = answer(bench, 1, yours=(forgotten,))
+    assert votes(effects)[0] == (X, 1)
+    assert len([key for key in bench.rows if key[:1] == b"v"]) == 1
+    answer(bench, seats - 1)
+    assert bench.engine.status()["phase"] == "voting"
+    assert (F, 1) not in votes(bench.propose(bench.block(1, 5)))
+
+
 # --- whole meshes ------------------------------------------------------------------------
 
 
