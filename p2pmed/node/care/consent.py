@@ -21,6 +21,7 @@ from p2pmed.medical.consent import (
     AccessGrant,
     AccessRevoke,
     AccessRotate,
+    Grant,
     Purpose,
     current_epoch,
     grants,
