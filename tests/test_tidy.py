@@ -67,7 +67,6 @@ LONG_MODULES = {
     "cli/demo/script.py": "a story told in order; its acts share one cast",
     "ledger/chain.py": "build, check and decide execute one block and share its layers",
     "node/node.py": "the public face: short methods, long docstrings",
-    "node/patients.py": "one face: short methods over the same key cache",
     "sync/chains.py": "asking, verifying and keeping of one chain share its row",
     "sync/founding.py": "one negotiation: proposing and answering share its one open offer",
     "testing/simulation.py": "one world with one heap; its faults act on the same nodes",

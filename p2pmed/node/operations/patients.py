@@ -51,6 +51,7 @@ async def register(node: Node, arguments: Arguments, report: Report) -> dict[str
 
 
 def demographics_of(node: Node, arguments: Arguments) -> Demographics:
+    """Names, birth date and gender as they were typed. Raises ``ConfigError`` without a name."""
     family, given = arguments.text("family", ""), arguments.texts("given", count_max=8)
     if not family and not given:
         raise ConfigError(
