@@ -120,16 +120,24 @@ class BftOracle(Oracle):
         if parent_view == 0:
             certified = parent == self.world.epoch.ledger and height == 1
         else:
-            certified = any(
-                len(self._who.get((parent_view, kind, parent), ())) >= self.quorum
-                for kind in (NOTARIZE, FINALIZE)
-            )
+            kinds = (NOTARIZE, FINALIZE)
+            certified = any(self._is_proved(parent_view, kind, parent) for kind in kinds)
             certified = certified and self._headers[parent][4] + 1 == height
         if not certified:
             raise Violation(f"admitted: view {view} on a parent that nobody certified")
         for skipped in range(parent_view + 1, view):
-            if len(self._who.get((skipped, NULLIFY, b""), ())) < self.quorum:
+            if not self._is_proved(skipped, NULLIFY, b""):
                 raise Violation(f"admitted: view {view} over undecided view {skipped}")
+
+    def _is_proved(self, view: int, kind: int, digest: bytes) -> bool:
+        """Whether a quorum said so; a liar may have signed and shown only the certificate."""
+        said = self._who.get((view, kind, digest), {})
+        if len(said) >= self.quorum:
+            return True
+        statement = self._statement(kind, view, digest)
+        silent = [s for s in self.guilty if s not in said]
+        signed = sum(self.world.book.has_signed(seat, statement) for seat in silent)
+        return len(said) + signed >= self.quorum
 
     # --- certificates ---------------------------------------------------------------------
 

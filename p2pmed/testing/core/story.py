@@ -13,14 +13,18 @@ missing of the blocks is ordered in the calm at the end, of the minute spent idl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from random import Random
 from typing import Final
 
+from p2pmed.consensus.bft import intake
 from p2pmed.consensus.bft.engine import BftEngine
+from p2pmed.consensus.bft.messages import decode_message
 from p2pmed.consensus.bft.pacemaker import DELTA_MS, DOUBLINGS_MAX
+from p2pmed.consensus.raft import messages, replica
 from p2pmed.consensus.raft.bounds import ELECTION_BEATS_MAX, HEARTBEAT_MS
 from p2pmed.consensus.raft.engine import RaftEngine
 from p2pmed.testing.core.faults import KINDS, CoreMischief, draw_weather
@@ -30,6 +34,7 @@ from p2pmed.testing.core.member import Member
 from p2pmed.testing.core.oracle import Oracle
 from p2pmed.testing.core.oracle_bft import BftOracle
 from p2pmed.testing.core.oracle_raft import RaftOracle
+from p2pmed.testing.core.patching import Patch, patched
 from p2pmed.testing.core.strategies import STRATEGIES, TWINS
 from p2pmed.testing.core.world import CoreWorld, Factory, Violation
 from p2pmed.testing.scenario import COMMITS_MIN, VIRTUAL_MS_MIN, SeedReport, Step
@@ -44,6 +49,8 @@ SETTLE_MS_MAX: Final = {
 
 REAL_KEYS_EVERY: Final = 100
 """One seed in so many runs with real signatures."""
+DECODED_KEPT: Final = 512
+"""Messages whose decoded form is kept during a run."""
 ROWS_SETTLED: Final = 64
 """Rows that an engine keeps for undecided views when all is decided."""
 DAY_MS: Final = 86_400_000
@@ -146,6 +153,8 @@ class Run:
             dice=Random(f"{cast.engine} world {seed}"),
         )
         self.world.recovers = "amnesic" in signature(engine).parameters
+        # A Raft leader hears of its followers by their answers; pings are there in half the seeds.
+        self.world.pings = cast.engine == "bft" or seed % 2 == 0
         self.oracle.world = self.world
         self.oracle.guilty = tuple(cast.lying)
         self._seat_everybody()
@@ -173,7 +182,7 @@ class Run:
     def play(self) -> SeedReport:
         """Everything, or as much of it as goes well; then what there is to say of it."""
         try:
-            with keeping(self.cast.keep):
+            with prepared(self.cast):
                 self._rounds()
         except Violation as broken:
             self.violation = str(broken)
@@ -311,11 +320,15 @@ class Run:
         )
 
 
-def keeping(entries: int) -> AbstractContextManager[None]:
-    """Raft logs that keep so many decided entries."""
-    from p2pmed.consensus.raft import replica
-    from p2pmed.testing.core.patching import patched
+def prepared(cast: Cast) -> AbstractContextManager[None]:
+    """Raft logs keep as much as the cast says; equal bytes are decoded once in a run.
 
-    if entries == 512:
-        return nullcontext()
-    return patched(lambda patch: patch(replica, "LOG_KEEP_ENTRIES", entries))
+    A message to twelve peers is decoded twelve times, each time to an equal frozen value.
+    """
+
+    def plant(patch: Patch) -> None:
+        patch(replica, "LOG_KEEP_ENTRIES", cast.keep)
+        patch(intake, "decode_message", lru_cache(DECODED_KEPT)(decode_message))
+        patch(messages, "decode", lru_cache(DECODED_KEPT)(messages.decode))
+
+    return patched(plant)
