@@ -20,6 +20,7 @@ one that is longer than a report is kept and exported as a file; a frozen own lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from p2pmed.consensus.interface import Decide, Header
@@ -61,7 +62,7 @@ KEPT_MAX: Final = 1_024
 
 
 class Accusing:
-    """See the module. ``write`` signs drafts into the own log, if ``may_write``."""
+    """See the module. ``write`` signs drafts into the own log."""
 
     def __init__(
         self,
@@ -70,7 +71,6 @@ class Accusing:
         network: bytes,
         chains: Chains,
         verify: Verify,
-        may_write: Callable[[], bool],
         state: Callable[[], Readable],
         write: Callable[[Turn, tuple[Draft, ...]], Any],
     ) -> None:
@@ -78,7 +78,6 @@ class Accusing:
         self._network = network
         self._chains = chains
         self._verify = verify
-        self._may_write = may_write
         self._state = state
         self._write = write
 
@@ -190,8 +189,9 @@ class Accusing:
         self._disk.stage(Space.LOCAL, key, raw)
         turn.staged = True
         fits = len(raw) <= REPORT_BYTES_MAX
-        if fits and self._may_write() and not is_known(self._state(), case):
-            self._write(turn, (Draft(body=EvidenceReport(proof=raw)),))
+        if fits and not is_known(self._state(), case):
+            with suppress(LocalProtocolError):  # the own log forked: others will report
+                self._write(turn, (Draft(body=EvidenceReport(proof=raw)),))
         return case
 
     def kept(self) -> Iterator[tuple[bytes, Evidence]]:

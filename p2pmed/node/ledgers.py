@@ -79,7 +79,6 @@ class Ledgers:
         chains: Chains,
         trust: Trust,
         anchoring: Anchoring,
-        accusing: Accusing,
         links: Mapping[bytes, object],
         holds: Callable[[bytes, LaneKey], int],
         tell_heads: Callable[[], None],
@@ -98,7 +97,6 @@ class Ledgers:
         self._logs = logs
         self._trust = trust
         self._anchoring = anchoring
-        self.accusing = accusing
         self._links = links
         self._holds = holds
         self._tell_heads = tell_heads
@@ -109,6 +107,14 @@ class Ledgers:
             me=self._me,
             ledgers=self,
             links=links,
+            write=write,
+        )
+        self.accusing = Accusing(
+            disk=world.disk,
+            network=identity.network,
+            chains=chains,
+            verify=verify,
+            state=lambda: self.overlay.state(),  # noqa: PLW0108 (it is replaced)
             write=write,
         )
         self.overlay = self._make_overlay()

@@ -392,7 +392,7 @@ class Node:
             "ledgers": {name.hex(): height for name, height in self.replica.chains.heads()},
             "discovery": self.shell.discovery_status,
             "discrepancies": len(self.discrepancies()),
-            "evidence": len(self.replica.accusing),
+            "evidence": len(self.replica.ledgers.accusing),
         }
 
     async def events(

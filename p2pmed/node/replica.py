@@ -53,7 +53,6 @@ from p2pmed.limits import PEERS_MAX
 from p2pmed.medical.machine import MedicalMachine
 from p2pmed.medical.registry import Registry
 from p2pmed.node import events
-from p2pmed.node.accusing import Accusing
 from p2pmed.node.admission import Admission
 from p2pmed.node.anchoring import Anchoring
 from p2pmed.node.branches import BranchAsk, BranchEntries
@@ -156,15 +155,6 @@ class Replica:
             home=lambda: self.home,
             write=self._write,
         )
-        self.accusing = Accusing(
-            disk=self._world.disk,
-            network=identity.network,
-            chains=self.chains,
-            verify=verify,
-            may_write=lambda: not self.own.frozen,
-            state=self._provisional,
-            write=self._write,
-        )
         self.ledgers = self.ledgers_type(
             world=self._world,
             identity=identity,
@@ -176,7 +166,6 @@ class Replica:
             chains=self.chains,
             trust=self.trust,
             anchoring=self.anchoring,
-            accusing=self.accusing,
             links=self.links,
             holds=self.gossip.peer_next_seq,
             tell_heads=self._tell_heads,

@@ -50,7 +50,7 @@ def village(engine: Any = "bft", size: int = SIZE) -> tuple[Simulation, list[Sim
 
 def kept(node: SimNode) -> list[Any]:
     assert node.replica is not None
-    return [check_evidence(evidence) for _, evidence in node.replica.accusing.kept()]
+    return [check_evidence(evidence) for _, evidence in node.replica.ledgers.accusing.kept()]
 
 
 def reports(node: SimNode) -> list[EvidenceReport]:
@@ -216,7 +216,7 @@ def test_a_fork_across_views_is_named_by_what_passed_over_the_lower_one() -> Non
     assert victim.replica is not None
     passed = nullified(nodes[1:], top.block.header.view + 9)
     decide = Decide(block=top.block, certificate=top.certificate, passed=(passed,))
-    victim.replica.accusing.hear(Turn(simulation.now), home.epoch, decide)
+    victim.replica.ledgers.accusing.hear(Turn(simulation.now), home.epoch, decide)
     answer = chain_events.ChainBlocks(
         ledger=home.ledger, founding=b"", blocks=(codec.encode(forked),)
     )

@@ -36,7 +36,7 @@ def _known(node: Node) -> Iterator[tuple[bytes, bytes, CaseRow]]:
 def _proofs(node: Node) -> Iterator[tuple[bytes, Case]]:
     """Proofs by their bytes: kept here, then those in reports that are here."""
     seen: dict[bytes, None] = {}
-    for raw, evidence in node.replica.accusing.kept():
+    for raw, evidence in node.replica.ledgers.accusing.kept():
         seen[raw] = None
         yield raw, check_evidence(evidence)
     for _, _, row in _known(node):
