@@ -156,8 +156,7 @@ class HomeLedger:
             memory = {}
             if self.muted:
                 return
-        signer = self._vote_keys.signer(self.epoch.validators[self.seat].vote_key)
-        if signer is None:
+        if (signer := self._vote_keys.signer(self.epoch.validators[self.seat].vote_key)) is None:
             return
         head = self.chain.head
         own = head is not None and head.epoch == self.epoch.number

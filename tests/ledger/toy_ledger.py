@@ -202,8 +202,10 @@ class ToyNode:
     available: Callable[[LaneKey], int] | None = None
     ready: Callable[[Entry], bool] = field(default=lambda entry: True)
 
+    machine_type: type[ToyMachine] = ToyMachine
+
     def __post_init__(self) -> None:
-        self.machine = ToyMachine()
+        self.machine = self.machine_type()
         self.open()
 
     def open(self) -> None:
