@@ -209,7 +209,6 @@ class Replica:
         )
 
     # What goes up the table: these parts are born later than those who call them.
-
     def _provisional(self) -> Readable:
         return self.overlay.state()
 
