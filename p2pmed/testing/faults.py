@@ -53,6 +53,8 @@ WEATHER: Final = frozenset({"loss", "duplicate", "reorder", "delay", "queue full
 """Counted per message; a scenario's number of faults leaves them out."""
 DELAYS_MS: Final = ((1, 5), (1, 5), (5, 80), (5, 200), (1, 400))
 """Classes of links: a good router twice as often as a bad radio."""
+LIE_SHARE: Final = 0.5
+"""Where a device lies: of the lies that there are, those that it tells; of the faults, the lies."""
 SLOW_FLUSH_MS: Final = (50, 500)
 DAY_MS: Final = 86_400_000
 YEAR_MS: Final = 365 * DAY_MS
@@ -85,6 +87,7 @@ class Mischief:
         *,
         days_alone_max: int = 30,
         kinds: Mapping[str, Fault] | None = None,
+        lies: frozenset[str] = frozenset(),
         liar: SimNode | None = None,
     ) -> None:
         self.simulation = simulation
@@ -93,6 +96,9 @@ class Mischief:
         """Of the fault that strikes now."""
         self.liar = liar
         self._kinds = KINDS if kinds is None else kinds
+        self._lies = lies if liar is not None else frozenset()
+        """Kinds that concern the liar; others of them strike nobody."""
+        self._hushed = lies - self._lies
         self._days_alone_max = days_alone_max
         """How many days one device may be on alone: its timers cost the simulator time."""
         self.away_ms = 0
@@ -108,7 +114,12 @@ class Mischief:
 
     def _draw(self, dice: Random) -> tuple[str, ...]:
         share = dice.choice((0.15, 0.4, 0.7))
-        drawn = [kind for kind in self._kinds if dice.random() < share]
+        drawn = [
+            kind
+            for kind in self._kinds
+            if dice.random() < (LIE_SHARE if kind in self._lies else share)
+            and kind not in self._hushed
+        ]
         return tuple(drawn) if len(drawn) > 1 else (*drawn, "power cut", "partition")
 
     def _weather(self, dice: Random) -> LinkFaults:
@@ -132,6 +143,11 @@ class Mischief:
     def begin(self) -> None:
         """Let the weather of this seed begin."""
         self.simulation.faults = self.links
+
+    def pick(self, dice: Random) -> str:
+        """A kind that this seed has; where a device lies, every other time a lie."""
+        lies = [kind for kind in self.kinds if kind in self._lies]
+        return dice.choice(lies if lies and dice.random() < LIE_SHARE else self.kinds)
 
     def strike(self, kind: str, dice: Random) -> None:
         """One fault of this kind, with its own dice. Raises ``KeyError`` for no such kind."""

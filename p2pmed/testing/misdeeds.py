@@ -11,6 +11,8 @@ lying disk            flushes are said to be done before they are; then the powe
 stolen key            somebody signs entries with the device's key, beside its own
 restored backup       the disk as it was, and known to be: a new incarnation that does not vote
 ====================  =====================================================================
+
+And *membership change*: any device gives its seat back while the mesh is in two parts.
 """
 
 from __future__ import annotations
@@ -23,16 +25,22 @@ from typing import Final
 from p2pmed.gossip.messages import Push
 from p2pmed.ledger.transaction import GENESIS_PREV, Envelope, sign_entry
 from p2pmed.medical.drugs import Recall
+from p2pmed.medical.seat_changes import MeshLeave
 from p2pmed.node import events
+from p2pmed.node.events import Draft
 from p2pmed.node.identity import MUTED
 from p2pmed.testing.faults import KINDS, Fault, Mischief
-from p2pmed.testing.liars import ENGINE_LIES, NODE_LIES
+from p2pmed.testing.hearsay import NODE_LIES
+from p2pmed.testing.liars import ENGINE_LIES
 from p2pmed.testing.simulation import SimNode
 from p2pmed.testing.workload import GTIN
 from p2pmed.wire import codec
 from p2pmed.world import Space
 
-__all__ = ["BFT_KINDS", "RAFT_KINDS"]
+__all__ = ["BFT_KINDS", "LIES", "RAFT_KINDS"]
+
+SEATS_KEPT: Final = 5
+"""A smaller mesh does not withstand a liar and an absent device after one has left."""
 
 
 def _lie(name: str) -> Fault:
@@ -44,7 +52,7 @@ def _lie(name: str) -> Fault:
         simulation.struck(name)
         liar = simulation.liar_of(node)
         liar.on(name, mischief.dice, len(simulation.nodes))
-        mischief.later(mischief.dice.randint(5_000, 25_000), lambda: liar.off(name))
+        mischief.later(mischief.dice.randint(8_000, 40_000), lambda: liar.off(name))
         mischief.at_the_end(lambda: liar.off(name))
 
     return strike
@@ -174,8 +182,29 @@ def _restored_backup(mischief: Mischief) -> None:
     mischief.later(mischief.dice.randint(200, 10_000), restore)
 
 
+def _membership_change(mischief: Mischief) -> None:
+    """A device gives its seat back while the mesh is in two parts; once in a seed."""
+    simulation, dice = mischief.simulation, mischief.dice
+    seated = [
+        node for node in mischief.nodes if node.home and node.home.seat is not None and node.up
+    ]
+    if "membership change" in simulation.injected or len(seated) < SEATS_KEPT:
+        return
+    simulation.struck("membership change")
+    leaver = dice.choice(seated)
+    away = dice.sample(mischief.nodes, 2)
+    simulation.cut(away, [node for node in mischief.nodes if node not in away])
+    assert leaver.home is not None
+    simulation.submit(leaver, Draft(body=MeshLeave(epoch=leaver.home.epoch.number)))
+    mischief.later(dice.randint(1_000, 10_000), simulation.mend)
+
+
 _DEVICES: Final[Mapping[str, Callable[[Mischief], None]]] = MappingProxyType(
-    {"stolen key": _stolen_key, "restored backup": _restored_backup}
+    {
+        "stolen key": _stolen_key,
+        "restored backup": _restored_backup,
+        "membership change": _membership_change,
+    }
 )
 _AMNESIA: Final[Mapping[str, Callable[[Mischief], None]]] = MappingProxyType(
     {"cloned device": _cloned_device, "old disk": _old_disk, "lying disk": _lying_disk}
@@ -188,3 +217,5 @@ RAFT_KINDS: Final[Mapping[str, Fault]] = MappingProxyType(
 BFT_KINDS: Final[Mapping[str, Fault]] = MappingProxyType(
     {**RAFT_KINDS, **{name: _lie(name) for name in ENGINE_LIES}, **_AMNESIA}
 )
+LIES: Final = frozenset(BFT_KINDS) - frozenset(KINDS) - {"membership change"}
+"""Kinds that strike ``Mischief.liar`` alone."""

@@ -10,10 +10,10 @@ through ``Simulation(planted=...)`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.interface import (
@@ -35,30 +35,12 @@ from p2pmed.node.ledgers import Ledgers
 from p2pmed.node.replica import Replica
 from p2pmed.node.turn import Turn
 from p2pmed.quorum.certificate import Epoch
+from p2pmed.testing.defects import PATCHED
+from p2pmed.testing.planting import Plant
 from p2pmed.wire import codec
 from p2pmed.world import Clock
 
 __all__ = ["PLANTED", "Plant", "plant"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plant:
-    """One defect; the default is none."""
-
-    rule: str = ""
-    """The rule that it breaks."""
-    source: str = ""
-    """Where the rule stands, or which system broke it."""
-    promise: str = ""
-    """Under which name it is reported (``checkers.py``), among others perhaps."""
-    engine: Literal["bft", "raft"] = "bft"
-    """Engine of the village in which it is looked for."""
-    found_within: int = 1
-    """Seeds, counted from 0, of which at least one must find it."""
-    early_flush: bool = False
-    """The disk says *durable* before the flush."""
-    replica: Callable[..., Replica] = Replica
-    engines: Mapping[str, Callable[..., ConsensusEngine]] | None = None
 
 
 # --- engines ----------------------------------------------------------------------------------
@@ -209,62 +191,76 @@ def _node(
 
 PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
     {
+        **PATCHED,
         "vote before sync": Plant(
             rule="a vote is durable before it is sent",
+            source="consensus.md 3.7; aptos-core#18298",
             promise="one vote",
-            found_within=10,
+            found_within=30,
             engines={"bft": _hasty_bft},
         ),
         "ballot before sync": Plant(
             rule="a ballot and a log entry are durable before they are answered (Raft, 5.2)",
+            source="Raft, 5.2; PySyncObj#84, #201",
             promise="one vote",
             engine="raft",
-            found_within=10,
+            found_within=30,
             engines={"raft": _hasty_raft},
         ),
         "flush said too early": Plant(
             rule="the disk says durable when it is",
+            source="consensus.md 3.7",
             promise="final means durable",
+            found_within=30,
             early_flush=True,
         ),
         "forgotten votes": Plant(
             rule="votes are read back after a restart",
+            source="R11; tendermint#3295",
             promise="one vote",
-            found_within=10,
+            found_within=30,
             engines={"bft": _amnesia},
         ),
         "quorum one too small": Plant(
             rule="a certificate holds floor((n + f) / 2) + 1 votes",
+            source="consensus.md 3.2",
             promise="final means certified",
             engines={"bft": _small_quorum},
         ),
         "majority one too small": Plant(
             rule="a certificate holds a majority's votes",
+            source="Raft, 5.2",
             promise="final means certified",
             engine="raft",
+            found_within=30,
             engines={"raft": _small_majority},
         ),
         "final before durable": Plant(
             rule="block, state and certificate are flushed before anybody is told",
+            source="etcd-io/etcd#13766",
             promise="final means durable",
+            found_within=30,
             replica=_node(ledgers=_FinalTooSoon),
         ),
         "stored before durable": Plant(
             rule="an entry is flushed before its submitter is told",
+            source="design, 5",
             promise="nothing acknowledged is lost",
-            found_within=10,
+            found_within=30,
             replica=_node(admission=_StoredTooSoon),
         ),
         "shared before durable": Plant(
             rule="an entry is flushed before it is handed on, or counted as a block's body",
+            source="design, 5",
             promise="honest logs do not fork",
-            found_within=10,
+            found_within=30,
             replica=_node(admission=_SharedTooSoon),
         ),
         "rules read the clock": Plant(
             rule="verdicts depend on the block's time alone",
+            source="design, 12; tendermint#2840",
             promise="progress",
-            found_within=10,
+            found_within=30,
             replica=_node(ledgers=_RulesReadTheClock),
         ),
     }

@@ -51,7 +51,8 @@ from p2pmed.testing.clock import EPOCH_MS, Agenda, SimClock, SimEntropy, seeded
 from p2pmed.testing.disk import SimDisk
 from p2pmed.testing.liars import Liar
 from p2pmed.testing.network import CONSENSUS_HEAD, LinkFaults, SimNetwork
-from p2pmed.testing.planted import Plant, plant
+from p2pmed.testing.planted import plant
+from p2pmed.testing.planting import Plant
 from p2pmed.testing.truths import Truths, certificate_fault, sum_of_rows
 from p2pmed.testing.votes import VoteWatch
 from p2pmed.wire import codec, cose
@@ -658,6 +659,8 @@ class Simulation:
         for entry in entries:
             if entry.author == node.key:
                 self.truths.wrote(entry)
+            elif not self.verify(entry.author, entry.signature, entry.to_be_signed):
+                self._violated("nobody writes in another's name", f"{node.name}: not signed")
             elif entry.author not in self.suspects and not self.truths.genuine(entry):
                 self._violated(
                     "nobody writes in another's name", f"{node.name}: {entry.kind} {entry.seq}"

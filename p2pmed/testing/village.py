@@ -22,8 +22,9 @@ from typing import Final, Literal, cast
 from p2pmed.sync.founding import MeshPolicy
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.faults import Mischief
-from p2pmed.testing.misdeeds import BFT_KINDS, RAFT_KINDS
+from p2pmed.testing.misdeeds import BFT_KINDS, LIES, RAFT_KINDS
 from p2pmed.testing.planted import plant
+from p2pmed.testing.planting import Plant, sown
 from p2pmed.testing.scenario import (
     COMMITS_MIN,
     FAULTS_MIN,
@@ -86,6 +87,7 @@ class Village:
             seeded(seed, "faults"),
             days_alone_max=30 if engine == "bft" else 0,
             kinds=BFT_KINDS if engine == "bft" else RAFT_KINDS,
+            lies=LIES,
             liar=self._liar(),
         )
         self.settle_ms = 0
@@ -131,7 +133,7 @@ class Village:
                 observer_at = None
                 yield {**place, "do": "observer"}
             if dice.random() < STRIKE_SHARE:
-                yield {**place, "do": dice.choice(self.mischief.kinds)}
+                yield {**place, "do": self.mischief.pick(dice)}
 
     def _play(self, step: Step) -> None:
         """Wait until it is time for a step, and do it, with dice of its own."""
@@ -197,7 +199,7 @@ class Village:
         """What happened so far."""
         return report_of(
             self.simulation,
-            f"village-{self.engine}",
+            "village",
             away_ms=self.mischief.away_ms,
             settle_ms=self.settle_ms,
             story=tuple(self.story),
@@ -212,12 +214,13 @@ def run_village(
     steps: Sequence[Step] | None = None,
 ) -> SeedReport:
     """The whole story of one seed, or the steps that are given."""
-    village = Village(seed, engine=engine, planted=planted, steps=steps)
-    if village.form():
-        village.suffer()
-        if not village.broken:
-            village.recover()
-    return village.report()
+    with sown(plant(planted) if planted else Plant()):
+        village = Village(seed, engine=engine, planted=planted, steps=steps)
+        if village.form():
+            village.suffer()
+            if not village.broken:
+                village.recover()
+        return village.report()
 
 
 def play(seed: int, options: SeedOptions) -> SeedReport:
