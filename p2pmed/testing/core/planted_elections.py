@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from p2pmed.consensus.interface import ReadAt
 from p2pmed.consensus.raft import engine as engine_module
 from p2pmed.consensus.raft import replica as replica_module
 from p2pmed.consensus.raft.desk import Desk
@@ -137,7 +138,7 @@ def _read_at_once(patch: Patch) -> None:
     """A leader answers a read without asking whether it still leads."""
 
     def ask(self: Reading, token: int) -> None:
-        self._answer((token,), self._replica.finality.height)
+        self._replica.desk.answer(ReadAt(token, self._replica.finality.height))
 
     patch(Reading, "ask", ask)
 

@@ -113,7 +113,7 @@ def draw_story(engine: str, seed: int, seats: int) -> list[Step]:
         for kind, gap in (
             ("work", dice.choice((120, 250, 500)) * (2 if seats >= 10 else 1)),
             ("fault", dice.choice((150, 300, 600)) // rounds + 100),
-            ("read", dice.choice((900, 4_000))),
+            ("read", dice.choice((300, 1_200))),
         ):
             at = dice.randint(1, gap)
             while at < length:
