@@ -209,11 +209,14 @@ class Node:
         liars: int | None = None,
         name: str = "mesh",
         patience_s: int = 10,
+        successor: bool = False,
     ) -> bytes:
         """Found a ledger with ``members`` (device keys in sight); alone with none. Its id.
 
         The others sign by their policy (``mesh.auto``) or their operator's word
         (``accept_mesh``), for which ``patience_s`` leaves time.
+        With ``successor`` it follows the home ledger, whose quorum is gone for good: everybody
+        needs an operator's word, and what it spends stays provisional until a county anchors it.
         Raises ``LocalProtocolError`` if somebody is not in sight or does not sign in time.
         """
         propose = Propose(
@@ -222,6 +225,7 @@ class Node:
             liars=liars,
             name=name,
             patience_ms=patience_s * 1_000,
+            successor=successor,
         )
         return (await self._ask(lambda request: node_events.FoundMesh(request, propose))).ledger
 
@@ -331,6 +335,8 @@ class Node:
             return None
         verdict = home.chain.verdict_of(entry)
         assert verdict is not None
+        if home.founding.genesis.predecessor and not self.replica.is_cosigned(entry):
+            return None  # what a successor spends stays provisional until a county has seen it
         return FinalPlace(home.ledger, height, verdict)
 
     def is_anchored(self, entry: Entry) -> bool:
@@ -431,6 +437,15 @@ class Node:
                     return
         finally:
             self._listeners.remove(queue)
+
+    @property
+    def heard(self) -> asyncio.Event:
+        """Set when something happens next: take it before looking, wait by ``news`` after."""
+        return self._heard
+
+    async def news(self, heard: asyncio.Event) -> bool:
+        """Wait for ``heard``; ``False`` if the node was closed. Raises what stopped it."""
+        return await self._next_news(heard)
 
     async def _next_news(self, heard: asyncio.Event) -> bool:
         """Wait for it; ``False`` if the node was closed. Raises what stopped it."""
@@ -573,7 +588,14 @@ async def open_node(
             node.shell.links.attach(app)
         try:
             async with node.shell.run(listen=app is None, network=network):
-                yield node
+                # Opened for one question (no network), a node writes what it is asked to only.
+                keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
+                try:
+                    yield node
+                finally:
+                    if keeping is not None:
+                        keeping.cancel()
+                        await asyncio.gather(keeping, return_exceptions=True)
         finally:
             node.patients.forget_keys()
             node.search.forget_keys()

@@ -10,9 +10,11 @@ old. Implements ``docs/protocols/records.md``, clause 20.1. ``node.consent.resea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
 
-from p2pmed.errors import DecodeError, Denied, LocalProtocolError
+from p2pmed.errors import DecodeError, Denied, LocalProtocolError, P2pmedError
 from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.consent import EPOCH_KEYS
 from p2pmed.medical.keyring import KeyRing
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from p2pmed.node.receipts import Receipt
 
 __all__ = ["Resealing"]
+
+PAUSE_S: Final = 2.0
+"""After news, before looking: what comes in one breath is looked at once."""
 
 
 class Resealing:
@@ -76,6 +81,37 @@ class Resealing:
                 continue  # a lock is closed, or a part has not come yet: another time
             receipts.append((await self._node.submit_drafts(drafts))[-1])
         return receipts
+
+    async def keep(self, *, pause_s: float = PAUSE_S) -> None:
+        """On contact: whenever news came, seal again what is late of patients whose newest epoch
+        this device began; runs until the node closes. May be cancelled at any time.
+        """
+        seen: dict[bytes, int] = {}
+        while True:
+            heard = self._node.heard
+            for patient in self._begun_here():
+                count = len(self._node.patients.entries(patient))
+                if seen.get(patient) != count:
+                    # A full disk, say: the next news is another chance.
+                    with contextlib.suppress(P2pmedError):
+                        seen[patient] = count + len(await self.run(patient))
+                await asyncio.sleep(0)
+            if not await self._node.news(heard):
+                return
+            await asyncio.sleep(pause_s)  # a stick or a link brings many at once
+
+    def _begun_here(self) -> list[bytes]:
+        """Patients whose newest epoch this device began: it surely holds both keys."""
+        newest: dict[bytes, tuple[int, bytes]] = {}
+        for name, row in EPOCH_KEYS.scan(self._node.state()):
+            patient, begun = name[:16], name[16:]
+            newest[patient] = max(newest.get(patient, (0, b"")), (row.epoch, begun))
+        found = []
+        for patient, (_, name) in newest.items():
+            entry = self._node.find(name)
+            if entry is not None and entry.author == self._node.key:
+                found.append(patient)
+        return found
 
     async def run_all(self) -> int:
         """The same for every patient whose keys have turned; how many records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from p2pmed.medical import Demographics, PatientName
 from p2pmed.medical.keyring import EVERY_CATEGORY, Category
 from p2pmed.medical.privacy.delegation import AccessDelegate
 from p2pmed.node.node import Node
+from p2pmed.testing.homes import until
 
 DOCS = Path(__file__).parents[3] / "docs"
 PIN = "2468"
@@ -332,7 +334,11 @@ async def test_late_records_are_sealed_again_for_those_who_may_read(
     new = await opened_at("new", "clinic", "shan/xi")
     await meet(home, branch, county, new)
     assert [entry.id for entry in home.consent.resealing.due(patient)] == [late.id]
-    assert await home.consent.resealing.run_all() == 1
+    keeping = asyncio.create_task(home.consent.resealing.keep(pause_s=0))
+    await home.patients.add(lab("news"), patient=patient)
+    await until(lambda: not home.consent.resealing.due(patient), "sealed again on contact")
+    keeping.cancel()
+    assert await home.consent.resealing.run_all() == 0
     assert home.consent.resealing.due(patient) == []
     await meet(home, branch, county, new)
     assert branch.consent.resealing.due(patient) == []
