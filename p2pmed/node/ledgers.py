@@ -279,7 +279,7 @@ class Ledgers:
             on_behind=self._on_behind,
             on_epoch=self.seating.on_epoch,
             vote_keys=self.seating.vote_keys,
-            on_evidence=self.accusing.votes,
+            on_evidence=self.accusing.hear,
             on_recovered=self._on_recovered,
             engines=self._engines,
             muted=self.identity.muted,
