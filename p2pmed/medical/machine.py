@@ -11,7 +11,9 @@ that says no is the verdict:
    only carried, unless its kind acts everywhere (design, section 12);
 3. who speaks: ``author_unknown``, ``author_revoked``, ``author_expired``, ``role_missing``.
    Expiry is judged by block time and only for ordered types: care that was given is recorded;
-4. then the kind's own ``check``, and only if it has nothing to say, ``apply``.
+4. is the acting person qualified (``care/competence.py``), where the type is ordered;
+5. then the kind's own ``check``, and only if it has nothing to say, ``apply``; a mergeable act of
+   somebody who was not qualified is applied and flagged.
 
 A refused entry has written nothing, with one exception that is the point of it: a ``Refusal``
 (two facts that cannot both be right) opens a discrepancy. The ledger therefore keeps what an
@@ -26,6 +28,7 @@ from typing import Any, Final
 from p2pmed.errors import DecodeError
 from p2pmed.ledger.state import APPLIED, BlockContext, Verdict, View
 from p2pmed.ledger.transaction import Entry
+from p2pmed.medical.care.competence import flag_act, refuse_act
 from p2pmed.medical.discrepancies import record_discrepancy
 from p2pmed.medical.membership import MEMBERS, LogOpen
 from p2pmed.medical.registry import Act, Checked, Kind, Member, Refusal, Registry
@@ -86,9 +89,10 @@ class MedicalMachine:
         if unheard is not None:
             return _REFUSED[unheard]
         act = Act(body=body, entry=entry, member=member, context=context)
-        no = _check(kind, act, view)
+        no = refuse_act(kind, act, view) or _check(kind, act, view)
         if no is None:
             kind.apply(act, view)
+            flag_act(kind, act, view)
             return _APPLIED
         if isinstance(no, Refusal):
             record_discrepancy(view, no.reason.value, no.other, entry.id, context.time_ms)

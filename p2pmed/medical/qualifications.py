@@ -1,8 +1,10 @@
 """What a practitioner may do: issued, suspended and revoked, and asked at the time of the act.
 
 Rule: an act signed on a person's word (``Envelope.actor``) is checked against the
-qualifications of that person at block time, where the act is ordered.
-A person holds at most ``HELD_MAX`` live qualifications, in one row: an act costs one read.
+qualifications of that person at block time, where the act is ordered; which acts ask for which
+scope is a table of ``care/competence.py``.
+A ledger that has never ordered a qualification has no register to ask, and refuses nobody.
+A person holds at most ``HELD_MAX`` live qualifications, in one row: an act costs two reads.
 
 Scopes are codes (``dispense``, ``encounter``, ``prescribe``); ``*`` would be no code, so the
 widest scope is named ``any``.
@@ -14,6 +16,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from p2pmed.identity.credentials import covers
 from p2pmed.ledger.state import Readable, View
 from p2pmed.medical.fields import Code, FieldFault
 from p2pmed.medical.membership import may_withdraw
@@ -30,6 +33,7 @@ __all__ = [
     "QualificationIssue",
     "QualificationRevoke",
     "QualificationSuspend",
+    "is_registered",
     "qualifications",
     "qualified",
 ]
@@ -97,8 +101,14 @@ class _Holder(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     key: Bytes32
 
 
+class _Register(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    first: Bytes32
+    """The first qualification that this ledger ordered."""
+
+
 _HELD: Final = Table("qualification", _Held)
 _HOLDERS: Final = Table("qualification_holder", _Holder)
+_REGISTER: Final = Table("qualification_register", _Register)
 
 _LONG_AGO: Final = -(2**53)
 
@@ -109,23 +119,51 @@ def qualifications(view: Readable, holder: bytes) -> tuple[Qualification, ...]:
     return row.items if row else ()
 
 
-def qualified(view: Readable, actor: bytes, scope: str, time_ms: int) -> Rejection | None:
+def is_registered(view: Readable) -> bool:
+    """Whether this ledger has ever ordered a qualification: from then on, acts are asked."""
+    return _REGISTER.get(view) is not None
+
+
+def qualified(
+    view: Readable, actor: bytes, scope: str, time_ms: int, *, place: str | None = None
+) -> Rejection | None:
     """Why ``actor`` may not do an act of ``scope`` at ``time_ms``; ``None`` if it may.
 
-    Of several qualifications the best counts; of several reasons the nearest to validity.
+    With ``place``, only qualifications for a facility that covers it count. Of several the best
+    counts; of several reasons the nearest to validity.
     """
-    best = Rejection.QUALIFICATION_MISSING
+    if not is_registered(view):
+        return None
+    best = 0
     for item in qualifications(view, actor):
-        if item.revoked or (scope not in item.scope and ANY_SCOPE not in item.scope):
-            continue
-        if not item.valid_from <= time_ms < item.valid_until:
-            if best is Rejection.QUALIFICATION_MISSING:
-                best = Rejection.QUALIFICATION_EXPIRED
-        elif time_ms < item.suspended_until:
-            best = Rejection.QUALIFICATION_SUSPENDED
-        else:
+        rank = _standing(item, scope, time_ms, place)
+        if rank == len(_NEARER):
             return None
-    return best
+        best = max(best, rank)
+    return _NEARER[best]
+
+
+_NEARER: Final = (
+    Rejection.QUALIFICATION_MISSING,
+    Rejection.QUALIFICATION_OUT_OF_SCOPE,
+    Rejection.QUALIFICATION_ELSEWHERE,
+    Rejection.QUALIFICATION_EXPIRED,
+    Rejection.QUALIFICATION_SUSPENDED,
+)
+"""From farthest to nearest to validity."""
+
+
+def _standing(item: Qualification, scope: str, time_ms: int, place: str | None) -> int:
+    """How near one qualification is to validity: a place in ``_NEARER``, or beyond it."""
+    if item.revoked:
+        return 0
+    if scope not in item.scope and ANY_SCOPE not in item.scope:
+        return 1
+    if place is not None and not covers(item.facility, place):
+        return 2
+    if not item.valid_from <= time_ms < item.valid_until:
+        return 3
+    return 4 if time_ms < item.suspended_until else 5
 
 
 def _live(items: tuple[Qualification, ...], time_ms: int) -> tuple[Qualification, ...]:
@@ -158,6 +196,8 @@ def _apply_issue(act: Act[QualificationIssue], view: View) -> None:
     )
     _HELD.put(view, _Held(items=(*held, item)), body.holder)
     _HOLDERS.put(view, _Holder(key=body.holder), act.entry.id)
+    if not is_registered(view):
+        _REGISTER.put(view, _Register(first=act.entry.id))
 
 
 def _find(view: Readable, qualification: bytes) -> tuple[bytes, Qualification] | None:

@@ -28,6 +28,8 @@ class Rejection(StrEnum):
     ROLE_MISSING = "role_missing"
     NOT_THE_PARTY = "not_the_party"
     QUALIFICATION_MISSING = "qualification_missing"
+    QUALIFICATION_OUT_OF_SCOPE = "qualification_out_of_scope"
+    QUALIFICATION_ELSEWHERE = "qualification_elsewhere"
     QUALIFICATION_SUSPENDED = "qualification_suspended"
     QUALIFICATION_EXPIRED = "qualification_expired"
     QUALIFICATION_UNKNOWN = "qualification_unknown"
@@ -115,7 +117,9 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.AUTHOR_EXPIRED: "The author's credential had expired when this was ordered.",
     R.ROLE_MISSING: "The author's credential gives none of the roles this type asks for.",
     R.NOT_THE_PARTY: "The author is not the party whose word this is.",
-    R.QUALIFICATION_MISSING: "The acting person holds no qualification for this act.",
+    R.QUALIFICATION_MISSING: "The acting person holds no qualification.",
+    R.QUALIFICATION_OUT_OF_SCOPE: "The acting person's qualifications are for other acts.",
+    R.QUALIFICATION_ELSEWHERE: "The acting person's qualification is for another facility.",
     R.QUALIFICATION_SUSPENDED: "The acting person's qualification is suspended.",
     R.QUALIFICATION_EXPIRED: "The acting person's qualification is not valid at this time.",
     R.QUALIFICATION_UNKNOWN: "The named qualification is not in this ledger.",

