@@ -161,6 +161,7 @@ class Opener:
         stamp: Stamp = (*(grant.id for grant in grants), b"", *epochs, self._facility[0], lent)
         held = self._held.get(patient)
         if held is None or held.stamp != stamp:
+            self._held.pop(patient, None)  # what is told to watchers names today's grants
             ring = self._unwrapped(state, patient, grants, epochs)
             held = _Held(stamp=stamp, ring=ring, grants=tuple(grant.id for grant in grants))
             self._keep(patient, held)
