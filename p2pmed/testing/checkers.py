@@ -15,6 +15,9 @@ honest logs do not fork                 a device never signs two entries for one
 bounded                                 no table of a node passes its cap (``bounds.py``)
 never halted                            no honest ledger stops
 no crash of its own                     no step raises but for the disk's sake
+final is true                           header, content, entries, verdicts and state (``truths.py``)
+nobody writes in another's name         an entry is signed, and was its author's first
+what is written is taken                a device that is up refuses no sound transaction
 ======================================  ====================================================
 
 and, once faults cease, *progress*: every node ends with equal logs, height, state and verdicts.

@@ -341,7 +341,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             ("p2pmed.ledger.intake:Intake", "checked", _taken_unchecked),
         ),
         "own log from the disk": _plant(
-            "an own entry follows the last one signed", "author-log.md", "no crash of its own",
+            "an own entry follows the last one signed", "author-log.md", "what is written is taken",
             ("p2pmed.node.own_log:OwnLog", "__init__", _from_the_disk),
         ),
         "a flush covers what came later": _plant(

@@ -30,7 +30,7 @@ from typing import Any, Final, Literal
 
 from p2pmed.consensus.interface import header_digest
 from p2pmed.engine import DeadlineReached, Instant, Persist, Persisted
-from p2pmed.errors import StorageError
+from p2pmed.errors import LocalProtocolError, StorageError
 from p2pmed.identity.authority import Issuer
 from p2pmed.identity.credentials import Validity
 from p2pmed.identity.enrolment import make_request, open_request
@@ -156,6 +156,8 @@ class Simulation:
         self._make_replica = make_replica or self._plant.replica
         self._registry = Registry([*kinds(), *extra_kinds])
         self._requests = 0
+        self._submitted = 0
+        """The last request that writes."""
         self._net = seeded(seed, "net")
         self._fate = seeded(seed, "fate")
         self.network = SimNetwork(self.agenda, self._net, self, self.struck)
@@ -400,6 +402,7 @@ class Simulation:
 
     def submit(self, node: SimNode, *drafts: Draft) -> int:
         """Write to a node's log; the request's number, answered in ``replies``."""
+        self._submitted = self._requests + 1
         return self.command(node, lambda request: events.Submit(request, drafts))
 
     def found(
@@ -526,6 +529,7 @@ class Simulation:
                         self.network.drop(node.number, other.number, REDIAL_MS)
                 case events.Reply():
                     self.replies[effect.request] = effect
+                    self._check_reply(node, effect)
                     if self._honest(node):
                         self.oracle.stored(node.name, [entry.id for entry in effect.entries])
                 case events.Notify(notice):
@@ -653,6 +657,12 @@ class Simulation:
                     self._violated("honest logs do not fork", f"{node.name} alarms: {kind}")
             case events.EntriesStored(entries):
                 self._check_authors(node, entries)
+
+    def _check_reply(self, node: SimNode, reply: events.Reply) -> None:
+        """An honest device that is up takes what is written to it."""
+        refused = reply.request == self._submitted and isinstance(reply.error, LocalProtocolError)
+        if refused and self._honest(node):
+            self._violated("what is written is taken", f"{node.name}: {reply.error}")
 
     def _check_authors(self, node: SimNode, entries: Sequence[Entry]) -> None:
         """Entries of honest devices are on their own disks before anybody else's."""

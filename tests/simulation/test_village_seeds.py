@@ -15,7 +15,7 @@ import pytest
 from p2pmed.testing.faults import WEATHER
 from p2pmed.testing.village import run_village
 
-SEEDS = 100
+SEEDS = 80
 ENGINES = ("bft", "raft")
 
 
