@@ -172,9 +172,9 @@ class _OwnTime:
 class _RulesReadTheClock(Ledgers):
     """Judges by the time that the node believes it is."""
 
-    def _live_in(self, founding: Founding) -> None:
+    def _live_in(self, founding: Founding, *, resumed: bool = False) -> None:
         self.machine = _OwnTime(self.machine, self._world.clock)
-        super()._live_in(founding)
+        super()._live_in(founding, resumed=resumed)
 
 
 def _node(
