@@ -51,6 +51,8 @@ class RaftOracle(Oracle):
         """Term -> seat, ever."""
         self.committed: dict[int, Kept] = {}
         """Index -> entry, as the first member that knew it committed held it."""
+        self._committed_in: dict[int, int] = {}
+        """Index -> term of the member that first knew it committed."""
         self._ballots: dict[tuple[int, int], int] = {}
         self._entries: dict[tuple[int, int], bytes] = {}
         self._before: dict[tuple[int, int], int] = {}
@@ -100,6 +102,8 @@ class RaftOracle(Oracle):
         first = min(log, default=0)
         for index, entry in self.committed.items():
             held = log.get(index)
+            if self._committed_in[index] >= term:
+                continue  # it leads late: others were elected, and committed, since
             if held is None and (index < first or not log) and index <= self._floor(member):
                 continue
             if held is None or held.raw != entry.raw:
@@ -182,6 +186,8 @@ class RaftOracle(Oracle):
         self._marks[member.place] = (member.life, term, commit)
         for index in range(last_commit + 1, commit + 1):
             entry = log.get(index)
+            if entry is not None:
+                self._committed_in.setdefault(index, term)
             if entry is not None and self.committed.setdefault(index, entry).raw != entry.raw:
                 raise Violation(f"state machine safety: two entries committed at {index}")
 
