@@ -335,7 +335,7 @@ class Node:
             return None
         verdict = home.chain.verdict_of(entry)
         assert verdict is not None
-        if home.founding.genesis.predecessor and not self.replica.is_cosigned(entry):
+        if home.founding.genesis.predecessor and not self.replica.anchoring.is_cosigned(entry):
             return None  # what a successor spends stays provisional until a county has seen it
         return FinalPlace(home.ledger, height, verdict)
 
@@ -587,20 +587,30 @@ async def open_node(
         if app is not None:
             node.shell.links.attach(app)
         try:
-            async with node.shell.run(listen=app is None, network=network):
-                # Opened for one question (no network), a node writes what it is asked to only.
-                keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
-                try:
-                    yield node
-                finally:
-                    if keeping is not None:
-                        keeping.cancel()
-                        await asyncio.gather(keeping, return_exceptions=True)
+            async with (
+                node.shell.run(listen=app is None, network=network),
+                _resealing(node, network=network),
+            ):
+                yield node
         finally:
             node.patients.forget_keys()
             node.search.forget_keys()
             node.on_stopped(LocalProtocolError("the node is closed"))
             node.shell.stopped.cancel()
+
+
+@asynccontextmanager
+async def _resealing(node: Node, *, network: bool) -> AsyncIterator[None]:
+    """Late records are sealed again while the node runs; opened for one question (no network),
+    it writes what it is asked to only.
+    """
+    keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
+    try:
+        yield
+    finally:
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def _report(node: Node, stopped: asyncio.Future[None]) -> None:
