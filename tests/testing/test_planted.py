@@ -9,7 +9,7 @@ from p2pmed.testing.planting import sown
 from p2pmed.testing.village import Village, run_village
 
 SOME = (
-    "vote before sync",
+    "forgotten votes",
     "majority one too small",
     "final before durable",
     "flush said too early",
