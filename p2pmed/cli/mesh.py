@@ -45,6 +45,12 @@ def add(commands: Any) -> None:
     found.add_argument(
         "--patience", type=int, default=300, metavar="S", help="wait so long for the others"
     )
+    found.add_argument(
+        "--successor-of",
+        default="",
+        metavar="LEDGER",
+        help="follow this home ledger, whose quorum is gone for good",
+    )
     found.set_defaults(run=_found)
     _add_answers(verbs)
     _add_seats(verbs)
@@ -208,6 +214,7 @@ def _found(parsed: argparse.Namespace) -> int:
         "engine": parsed.engine,
         "name": parsed.name,
         "patience_s": parsed.patience,
+        "successor_of": parsed.successor_of,
     }
     return show(parsed, ask_node(parsed, "mesh.found", values))
 

@@ -246,6 +246,19 @@ class Anchoring:
         rows = self._disk.scan(Space.LOCAL, ALARM, b"alarn", limit=ALARMS_MAX)
         return [(key[5:37], key[37:69], value.decode("utf-8")) for key, value in rows]
 
+    def is_cosigned(self, entry: Entry) -> bool:
+        """Whether ``entry`` of a successor ledger counts: what spends waits for a county's anchor.
+
+        Survivors of a lost quorum know what they hold, not what the others spent meanwhile.
+        """
+        kind = self._registry.find(entry.envelope.kind, entry.envelope.kind_version)
+        if kind is None or not kind.ordered or kind.everywhere or kind.local:
+            return True
+        home = self._home()
+        return home is not None and any(
+            watch.village_height(home.ledger) > 0 for watch in self.watches.values()
+        )
+
     def village_progress(self) -> list[dict[str, Any]]:
         """Village ledgers known here: height here, and height executed by a county.
 

@@ -63,6 +63,7 @@ __all__ = ["HomeLedger"]
 FORKED: Final = b"ledger fork"
 """Row of ``Space.LOCAL``, before a ledger's id: a certified block against the one kept here."""
 LEDGER_FORKED: Final = "two certified blocks at one height"
+SUCCEEDED: Final = "this node lives in the ledger's successor"
 OTHER_RULES: Final = "this program has other rules than the ledger's founders: update it"
 
 WAITING_BLOCKS_MAX: Final = 512
@@ -222,9 +223,9 @@ class HomeLedger:
             case Store(token, records):
                 if self._ended:
                     return  # nothing of an epoch that is over is kept
+                stage = self._world.disk.stage
                 for record in records:
-                    key = row_key(self.epoch, record.key)
-                    self._world.disk.stage(Space.CONSENSUS, key, record.value)
+                    stage(Space.CONSENSUS, row_key(self.epoch, record.key), record.value)
                 engine = self.engine
 
                 def flushed(later: Turn) -> None:
@@ -254,7 +255,7 @@ class HomeLedger:
                 self._on_evidence(turn, self.epoch, effect)
 
     def _frame(self, message: bytes) -> ConsensusFrame:
-        return ConsensusFrame(ledger=self.ledger, epoch=self.epoch.number, message=message)
+        return ConsensusFrame(self.ledger, self.epoch.number, message)
 
     def read_barrier(self, turn: Turn, request: int) -> None:
         """Answer when what is read here is linearizable. Raises ``LocalProtocolError``."""
@@ -289,13 +290,11 @@ class HomeLedger:
         for place, stored in enumerate(run):
             if self._ended:
                 return  # tails, which the seal has with it
-            block = stored.block
-            if block.header.height <= self.chain.height:
+            height = stored.block.header.height
+            if height <= self.chain.height:
                 continue
-            if self.chain.check(block) is not Check.VALID:
-                raise InvariantError(
-                    f"block {block.header.height} was decided and cannot be applied"
-                )
+            if self.chain.check(stored.block) is not Check.VALID:
+                raise InvariantError(f"block {height} is decided and does not apply")
             self._apply(turn, with_tail(stored, run[place + 1 :]))
 
     def take(self, turn: Turn, stored: StoredBlock) -> None:
@@ -332,8 +331,7 @@ class HomeLedger:
                 self.halt(turn, f"certified block {header.height} is invalid")
             if verdict is not Check.VALID:
                 return []
-            height += 1
-            run.append(stored)
+            height, run = height + 1, [*run, stored]
             if stored.certificate is not None:
                 return run
         return []
@@ -343,24 +341,22 @@ class HomeLedger:
         if self.halted:
             return
         for height in range(self.chain.height + 1, self._carried + 1):
-            stored = self.chain.block_at(height)
-            assert stored is not None  # carried blocks have no holes
-            yield stored
+            if (stored := self.chain.block_at(height)) is not None:  # they have no holes
+                yield stored
         yield from self._waiting
 
     def _apply(self, turn: Turn, stored: StoredBlock) -> None:
-        block, certificate = stored.block, stored.certificate
-        decided = self.chain.decide(block, certificate, stored.tail)
+        certificate = stored.certificate
+        decided = self.chain.decide(stored.block, certificate, stored.tail)
         turn.staged = True
         turn.work = True
         self._ended = decided.next_epoch is not None
         self._on_decided(turn, decided)
         if self._ended:
-            self._unproven = []  # the engine that waited for them is given up
             if not self._stepping:
                 self._hand_over(turn)
             return
-        self._unproven.append(block.header)
+        self._unproven.append(stored.block.header)
         if certificate is not None:
             headers, self._unproven = self._unproven, []
             for header in headers:  # an ancestor is proven by its descendant's certificate
@@ -370,11 +366,11 @@ class HomeLedger:
 
     def _hand_over(self, turn: Turn) -> None:
         """The seal is applied: give this epoch's engine up, start the next one's when durable."""
-        decided_here, old = self.engine is not None and self._stepping, self.epoch
+        decided_here, old = self._stepping, self.epoch
         forget_rows(self._world.disk, old)
         if self.seat is not None:
             self._vote_keys.forget(old.validators[self.seat].vote_key)
-        self.engine, self._ended, self._deciding = None, False, []
+        self.engine, self._ended, self._deciding, self._unproven = None, False, [], []
         self._events.clear()
         self.barriers.give_up(turn)
         self.epoch = epoch = self.chain.epoch
@@ -388,6 +384,10 @@ class HomeLedger:
             self._on_epoch(later, old, decided_here)
 
         turn.when_durable(then)
+
+    def retire(self) -> None:
+        """This node moved to the ledger's successor."""
+        self.halted, self.engine = SUCCEEDED, None
 
     def halt(self, turn: Turn, reason: str) -> None:
         """Stop this ledger for good: what follows needs people."""

@@ -189,8 +189,14 @@ class Ledgers:
         ledger = ledger_id(founding.genesis)
         self._anchoring.watch(ledger)
         named = founding.genesis.epoch().index_of(self._me) is not None
-        if self.home is None and (named or self._may_follow(founding)):
+        if (self.home is None and (named or self._may_follow(founding))) or (
+            named and self._succeeds(founding)
+        ):
             self._take_home(turn, founding)
+
+    def _succeeds(self, founding: Founding) -> bool:
+        """Whether a ledger follows the home ledger, whose quorum its founders gave up."""
+        return self.home is not None and founding.genesis.predecessor == self.home.ledger
 
     def _on_verified(self, turn: Turn, ledger: bytes, blocks: Sequence[StoredBlock]) -> None:
         turn.staged = True
@@ -240,7 +246,7 @@ class Ledgers:
         founding = self.chains.founding(ledger)
         if founding is None:
             raise LocalProtocolError("no such ledger is known here", hint="see `p2pmed status`")
-        if self.home is not None:
+        if self.home is not None and not self._succeeds(founding):
             raise LocalProtocolError("this node lives in a ledger already")
         self._take_home(turn, founding)
         reply = events.Reply(request, ledger=ledger)
@@ -248,6 +254,8 @@ class Ledgers:
 
     def _take_home(self, turn: Turn, founding: Founding) -> None:
         ledger = ledger_id(founding.genesis)
+        if self.home is not None:
+            self.home.retire()
         self._world.disk.stage(Space.META, HOME, ledger)
         self._world.disk.stage(Space.LOCAL, GENESIS, None)
         self._live_in(founding)

@@ -25,6 +25,7 @@ from p2pmed.ledger.genesis import Founding, Genesis, ledger_id, sign_genesis
 from p2pmed.ledger.logs import Logs
 from p2pmed.medical.membership import LogOpen
 from p2pmed.medical.registry import Registry
+from p2pmed.medical.seats import keys_ahead
 from p2pmed.node import events
 from p2pmed.node.ledgers import GENESIS, Ledgers
 from p2pmed.node.trust import Trust
@@ -99,16 +100,24 @@ class Meeting:
 
     def settled(self) -> int | None:
         """There is a home, and nothing to found any more; returns the request that awaits it."""
-        self.formation.founded = True
+        open_offer = self._world.disk.get(Space.LOCAL, GENESIS) is not None
+        self.formation.settle(open_offer=open_offer)
         request, self._request = self._request, None
         return request
 
     # --- who is in sight --------------------------------------------------------------------
 
     def look(self, turn: Turn) -> None:
-        """Tell the founding core who is in sight."""
-        if self._ledgers.home is not None:
-            return
+        """Tell the founding core who is in sight, if it may still found."""
+        if self._ledgers.home is None:
+            self._look(turn)
+
+    def _look(self, turn: Turn) -> None:
+        home = self._ledgers.home
+        self.formation.survives = None
+        if home is not None:  # a successor may follow it
+            known = home.chain
+            self.formation.survives = (home.ledger, known.height, known.head_digest)
         chains = self._ledgers.chains
         seated = {
             validator.node
@@ -127,12 +136,18 @@ class Meeting:
             nodes.append(
                 Neighbour(
                     node=node,
-                    vote_key=opening.vote_keys[0],
+                    vote_key=self._vote_key_of(node, opening),
                     roles=self._trust.roles_of(chain),
-                    free=node not in seated,
+                    free=home is not None or node not in seated,
                 )
             )
         self._form(turn, formation.Neighbours(tuple(nodes)))
+
+    def _vote_key_of(self, node: bytes, opening: LogOpen) -> bytes:
+        """A key that no epoch of the home ledger has used."""
+        home = self._ledgers.home
+        ahead = keys_ahead(home.chain.state, node) if home is not None else ()
+        return ahead[0] if ahead else opening.vote_keys[0]
 
     def _opening_of(self, node: bytes) -> LogOpen | None:
         """The first entry of the node's newest log that is here."""
@@ -150,6 +165,8 @@ class Meeting:
 
     def hear(self, turn: Turn, peer: bytes, message: FormationMessage) -> None:
         """A peer's word on a founding."""
+        if self._ledgers.home is not None:
+            self._look(turn)
         self._form(turn, formation.FromFounder(peer, message))
 
     def decide(self, turn: Turn, request: int, word: formation.Propose | formation.Accept) -> None:
@@ -162,7 +179,7 @@ class Meeting:
                 "this home was restored from a backup and may not found or vote",
                 hint="read `p2pmed mesh resume --help`",
             )
-        self.look(turn)
+        self._look(turn)
         self._form(turn, word)  # raises if one is under way, which stays awaited
         self._request = request
 

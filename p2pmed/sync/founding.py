@@ -132,6 +132,8 @@ class Propose:
     name: str
     patience_ms: int = OFFER_MS
     """How long to wait for the others' signatures; people need longer than policies."""
+    successor: bool = False
+    """The new ledger follows the home ledger, whose quorum is gone for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,8 @@ class Formation:
         self._offered: dict[bytes, Genesis] = {}
         """Offers that wait: for an operator's word, or until all they name are known here."""
         self.founded = False
+        self.survives: tuple[bytes, int, bytes] | None = None
+        """The home ledger that a successor may follow: id, last final height, its digest."""
         if open_genesis is not None:
             genesis, now = open_genesis
             self._offer = _Offer(genesis, b"", Instant(now + SIGNED_MS))
@@ -238,9 +242,10 @@ class Formation:
     @property
     def deadline(self) -> Instant | None:
         """When an offer runs out, or the same nodes have been in sight long enough."""
-        if self.founded:
-            return None
-        return earliest(self._offer.until if self._offer else None, self._propose_at())
+        offer = self._offer
+        if self.founded:  # only a successor of its ledger may still be under way
+            return offer.until if offer is not None and offer.genesis.predecessor else None
+        return earliest(offer.until if offer else None, self._propose_at())
 
     def _propose_at(self) -> Instant | None:
         """When to propose by policy, should nobody else; ``None`` if that is not for us.
@@ -301,7 +306,7 @@ class Formation:
         return [n.node for n in seen.values() if n.free and any(r in wanted for r in n.roles)]
 
     def _on_deadline(self, now: Instant) -> list[FormationEffect]:
-        if self.founded:
+        if self.deadline is None:
             return []
         if self._offer is not None:
             return self._give_up(now) if now >= self._offer.until else []
@@ -326,8 +331,10 @@ class Formation:
         return effects
 
     def _on_propose(self, word: Propose, now: Instant) -> list[FormationEffect]:
-        if self.founded:
+        if self.founded and not word.successor:
             raise LocalProtocolError("this node is in a mesh already", hint="leave it first")
+        if word.successor and self.survives is None:
+            raise LocalProtocolError("this node lives in no ledger that one could follow")
         if self._offer is not None:
             raise LocalProtocolError("a founding is under way", hint="wait a minute")
         members = sorted({*word.members, self._me})
@@ -350,6 +357,14 @@ class Formation:
             created=self._wall_ms,
             nonce=self._entropy.token(16),
         )
+        if word.successor and self.survives is not None:
+            ledger, height, digest = self.survives
+            genesis = msgspec.structs.replace(
+                genesis,
+                predecessor=ledger,
+                predecessor_height=height,
+                predecessor_digest=digest,
+            )
         genesis.check()
         self._offer = _Offer(genesis, self._me, Instant(now + word.patience_ms))
         return [Sign(genesis)]
@@ -393,7 +408,7 @@ class Formation:
             case GenesisConsent():
                 return self._on_consent(peer, message)
             case GenesisDone(founding):
-                return [] if self.founded else [Complete(founding)]
+                return [Complete(founding)] if self._may_sign(founding.genesis) else []
             case GenesisWithdraw(ledger):
                 offered = self._offered.get(peer)
                 if offered is not None and ledger_id(offered) == ledger:
@@ -407,7 +422,7 @@ class Formation:
 
     def _on_offer(self, peer: bytes, genesis: Genesis, now: Instant) -> list[FormationEffect]:
         """Keep an offer that could be; with ``auto`` it is signed as soon as all are known."""
-        if self.founded or genesis.network != self._network:
+        if not self._may_sign(genesis) or genesis.network != self._network:
             return []
         try:
             genesis.check()
@@ -432,14 +447,36 @@ class Formation:
                 return effects
         return []
 
+    def settle(self, *, open_offer: bool) -> None:
+        """There is a home ledger; ``open_offer``: a successor of it may still be signed."""
+        self.founded = True
+        if not open_offer:
+            self._offer = None
+            self._offered = {}
+
+    def _may_sign(self, genesis: Genesis) -> bool:
+        """Whether this node is free for it: it has no ledger, or this one follows its own.
+
+        A successor that forgets what is final here is none.
+        """
+        if not self.founded:
+            return True
+        known = self.survives
+        if known is None or genesis.predecessor != known[0]:
+            return False
+        ahead = genesis.predecessor_height > known[1]
+        same = (genesis.predecessor_height, genesis.predecessor_digest) == known[1:]
+        return ahead or same
+
     def offers(self) -> list[tuple[bytes, Genesis]]:
         """What others have offered and nobody here has answered: proposer and genesis."""
         return [(peer, self._offered[peer]) for peer in sorted(self._offered)]
 
     def _on_accept(self, proposer: bytes, now: Instant) -> list[FormationEffect]:
-        if self.founded:
+        offered = self._offered.get(proposer)
+        if self.founded and (offered is None or not self._may_sign(offered)):
             raise LocalProtocolError("this node is in a mesh already", hint="leave it first")
-        if proposer not in self._offered:
+        if offered is None:
             raise LocalProtocolError("no such offer stands", hint="see `p2pmed mesh offers`")
         effects = self._agree(proposer, now)
         if not effects:

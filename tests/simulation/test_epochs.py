@@ -11,7 +11,7 @@ from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshLeave
 from p2pmed.medical.seats import standing
 from p2pmed.node import events
 from p2pmed.node.events import Draft
-from p2pmed.sync.founding import MeshPolicy
+from p2pmed.sync.founding import MeshPolicy, Propose
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.testing.workload import Workload
@@ -364,3 +364,46 @@ def test_who_comes_three_epochs_late_checks_every_handover(engine: Engine) -> No
     epochs = late.home.chain.epochs
     assert [epochs.numbered(n) is not None for n in range(5)] == [True] * 4 + [False]
     mesh.finish()
+
+
+@both
+def test_survivors_found_a_successor_by_their_operators_word(engine: Engine) -> None:
+    """It names the ledger whose quorum is gone and its last final height; a restart keeps it."""
+    mesh = Mesh(4, engine)
+    mesh.write()
+    mesh.settle()
+    simulation = mesh.simulation
+    left, gone = mesh.seated[:2], mesh.seated[2:]
+    for node in gone:
+        simulation.crash(node)
+    assert left[0].home is not None
+    old, height = left[0].home.ledger, left[0].height
+    head = left[0].home.chain.head_digest
+    word = Propose(
+        members=(left[1].key,),
+        engine=mesh.engine,
+        liars=None,
+        name="again",
+        patience_ms=30_000,
+        successor=True,
+    )
+    simulation.command(left[0], lambda request: events.FoundMesh(request, word))
+    simulation.run_for(2_000)
+    assert [node.home.ledger for node in left if node.home] == [old, old], "nobody is asked twice"
+    simulation.command(left[1], lambda request: events.AcceptOffer(request, left[0].key))
+    mesh.until(lambda: all(node.home and node.home.ledger != old for node in left))
+    for node in left:
+        assert node.home is not None
+        genesis = node.home.founding.genesis
+        named = (genesis.predecessor, genesis.predecessor_height, genesis.predecessor_digest)
+        assert named == (old, height, head)
+    mesh.write(*left)
+    mesh.until(lambda: all(node.height > 0 for node in left))
+    for node in left:
+        simulation.crash(node)
+        simulation.start(node)
+    mesh.write(*left)
+    before = left[0].height
+    mesh.until(lambda: left[0].height > before)
+    assert left[0].home is not None
+    assert left[0].home.ledger != old

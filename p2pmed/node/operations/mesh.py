@@ -26,8 +26,21 @@ async def found(node: Node, arguments: Arguments, report: Report) -> dict[str, A
         engine=cast('Literal["bft", "raft"]', engine),
         name=arguments.text("name", "mesh", limit=64),
         patience_s=arguments.number("patience_s", 10, low=1, high=3_600),
+        successor=_succeeds(node, arguments.text("successor_of", "", limit=64)),
     )
     return {"ledger": ledger.hex(), "members": len(members) + 1, "engine": engine}
+
+
+def _succeeds(node: Node, wanted: str) -> bool:
+    """Whether a successor is asked for; the operator names the ledger that is given up."""
+    if not wanted:
+        return False
+    if node.ledger is None or len(wanted) < 4 or not node.ledger.hex().startswith(wanted.lower()):
+        raise ConfigError(
+            f"{wanted!r} is not the ledger in which this node lives",
+            hint="give at least four digits of the id that `p2pmed status` shows",
+        )
+    return True
 
 
 def _device(node: Node, text: str) -> bytes:
