@@ -140,11 +140,13 @@ def seal_with(view: View, epoch: Epoch, following: Epoch) -> None:
 
 
 def is_quarantined(view: Readable, device: bytes) -> bool:
+    """Whether a proven lie of the device waits for people's decision."""
     row = STANDING.get(view, device)
     return row is not None and row.quarantined
 
 
 def nodes_of(epoch: Epoch) -> list[bytes]:
+    """The devices with a seat, in the order of the seats."""
     return [validator.node for validator in epoch.validators]
 
 
@@ -204,6 +206,7 @@ def epoch_for(act: Act[Any], view: View, number: int | None = None) -> Epoch | R
 
 
 def speaks_for_others(act: Act[Any], epoch: Epoch) -> bool:
+    """Whether the author may give and take others' seats: it has one, or supervises."""
     supervises = not SUPERVISORS.isdisjoint(act.member.roles)
     return supervises or epoch.index_of(act.entry.author) is not None
 

@@ -7,8 +7,8 @@ import pytest
 from toy_ledger import CREATED_MS, Device, ToyNode, Writer, devices, genesis_of
 
 from p2pmed.consensus.interface import Block, Check
-from p2pmed.ledger import picking as picking_module
 from p2pmed.ledger import logs as logs_module
+from p2pmed.ledger import picking as picking_module
 from p2pmed.ledger.block import Tip, content_hash, decode_body, tips_root
 from p2pmed.ledger.executing import REFERENCE_MISSING
 from p2pmed.ledger.intake import Intake
