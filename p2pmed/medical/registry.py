@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -125,7 +126,7 @@ class Registry:
             return None
         return body
 
-    @property
+    @cached_property
     def rules_hash(self) -> bytes:
         """Hash of every kind's name, version, fields and flags."""
         described = [
