@@ -33,7 +33,17 @@ from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Bytes32, TimeMs, Wire
 from p2pmed.wire.hashing import digest
 
-__all__ = ["OpenedBody", "Part", "Place", "Sealed", "SealedDraft", "open_body", "seal_body"]
+__all__ = [
+    "OpenedBody",
+    "Part",
+    "Place",
+    "Sealed",
+    "SealedDraft",
+    "body_key",
+    "open_body",
+    "open_body_with",
+    "seal_body",
+]
 
 CONTENT_VERSION: Final = 1
 RAW, DEFLATED = 0, 1
@@ -195,13 +205,27 @@ def open_body(
     Raises ``Denied`` if ``key`` is not the one it was sealed under, and ``DecodeError`` if
     anything was altered, left out, exchanged or moved, or inflates beyond its limit.
     """
+    return open_body_with(sealed, key=body_key(sealed, key), place=place, parts=parts)
+
+
+def body_key(sealed: Sealed, key: CategoryKey) -> bytes:
+    """Key (32 bytes) and nonce (24) of this one body: they open nothing else.
+
+    Raises ``Denied`` if ``key`` is not the one it was sealed under.
+    """
     sealing.check_suite(sealed.suite)
     if key.key_id != sealed.key_id:
         raise Denied("sealed under another key", hint="ask for a grant of that category and epoch")
-    derived = sealing.derive(key.key, salt=sealed.nonce, info=_INFO + sealed.commitment)
+    return sealing.derive(key.key, salt=sealed.nonce, info=_INFO + sealed.commitment)[:56]
+
+
+def open_body_with(
+    sealed: Sealed, *, key: bytes, place: Place, parts: Sequence[Part] = ()
+) -> OpenedBody:
+    """As ``open_body``, by the body's own ``body_key``. Raises ``DecodeError``."""
     padded = sealing.open_sealed(
-        derived[:32],
-        derived[32:56],
+        key[:32],
+        key[32:56],
         _joined(sealed, parts),
         _associated(place, sealed.key_id, sealed.nonce),
     )
