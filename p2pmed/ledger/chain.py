@@ -132,6 +132,11 @@ class Chain:
         """The first seq of ``lane`` that no decided block orders."""
         return self._tips.get(lane, 0)
 
+    def ordered_tip(self, lane: LaneKey) -> tuple[int, bytes] | None:
+        """Seq and id of the last entry of ``lane`` that a decided block orders."""
+        raw = self.state.get(TIP_ROWS + lane.to_bytes())
+        return (int.from_bytes(raw[:8], "big") - 1, raw[8:]) if raw is not None else None
+
     def _holds(self, entry: Entry) -> bool:
         """Whether a decided block orders ``entry`` itself."""
         if entry.seq >= self.ordered_next(entry.lane):

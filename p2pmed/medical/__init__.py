@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ProductApprove,
         ProductPublish,
     )
+    from p2pmed.medical.care.disputes import DisputeAnswer, RecordDispute
     from p2pmed.medical.consent import AccessGrant, AccessRevoke, AccessRotate
     from p2pmed.medical.discrepancies import DiscrepancyReport, DiscrepancyResolve, Ruling
     from p2pmed.medical.drug_queries import (
@@ -87,6 +88,7 @@ __all__ = [
     "DiscrepancyReport",
     "DiscrepancyResolve",
     "Dispense",
+    "DisputeAnswer",
     "DocumentReference",
     "Encounter",
     "Immunization",
@@ -114,6 +116,7 @@ __all__ = [
     "Receive",
     "RecordAdd",
     "RecordAmend",
+    "RecordDispute",
     "RecordRetract",
     "Refusal",
     "Registry",
@@ -143,6 +146,7 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
         "ProductApprove",
         "ProductPublish",
     ),
+    "care.disputes": ("DisputeAnswer", "RecordDispute"),
     "consent": ("AccessGrant", "AccessRevoke", "AccessRotate"),
     "discrepancies": ("DiscrepancyReport", "DiscrepancyResolve", "Ruling"),
     "drug_queries": (
@@ -211,6 +215,7 @@ def kinds() -> tuple[Kind[Any], ...]:
         records,
         seat_changes,
     )
+    from p2pmed.medical.care import disputes
     from p2pmed.medical.privacy import (
         blind_index,
         cards,
@@ -224,6 +229,7 @@ def kinds() -> tuple[Kind[Any], ...]:
     return (
         *membership.KINDS,
         *records.KINDS,
+        *disputes.KINDS,
         *consent.KINDS,
         *delegation.KINDS,
         *custody.KINDS,

@@ -21,6 +21,7 @@ import msgspec
 from p2pmed.engine import Entropy
 from p2pmed.ledger.state import Readable, View
 from p2pmed.medical import patients
+from p2pmed.medical.care.dispute_rows import answer_disputes
 from p2pmed.medical.fhir import Resource
 from p2pmed.medical.keyring import CategoryKey, KeyRing
 from p2pmed.medical.patients import about_patient
@@ -262,12 +263,14 @@ def _apply_amend(act: Act[RecordAmend], view: View) -> None:
     assert row is not None  # checked
     first = min(row.superseded_by or act.entry.id, act.entry.id)
     RECORDS.put(view, msgspec.structs.replace(row, superseded_by=first), target)
+    answer_disputes(view, act.entry, target)
 
 
 def _apply_retract(act: Act[RecordRetract], view: View) -> None:
     row = record_row(view, act.body.record)
     assert row is not None  # checked
     RECORDS.put(view, msgspec.structs.replace(row, retracted=True), act.body.record)
+    answer_disputes(view, act.entry, act.body.record)
 
 
 def _apply_part(act: Act[Part], view: View) -> None:

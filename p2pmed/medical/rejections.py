@@ -43,6 +43,7 @@ class Rejection(StrEnum):
     RECORD_UNKNOWN = "record_unknown"
     RECORD_RETRACTED = "record_retracted"
     NOT_THE_AUTHOR = "not_the_author"
+    DISPUTE_UNKNOWN = "dispute_unknown"
     GRANT_UNKNOWN = "grant_unknown"
     DELEGATION_UNKNOWN = "delegation_unknown"
     DELEGATION_EXCEEDED = "delegation_exceeded"
@@ -132,6 +133,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.RECORD_UNKNOWN: "The record is not in this ledger.",
     R.RECORD_RETRACTED: "The record was retracted.",
     R.NOT_THE_AUTHOR: "Only the author of the record may do this.",
+    R.DISPUTE_UNKNOWN: "The dispute is not in this ledger.",
     R.GRANT_UNKNOWN: "The grant is not in this ledger.",
     R.DELEGATION_UNKNOWN: "The delegation is not in this ledger.",
     R.DELEGATION_EXCEEDED: "The delegation does not reach so far, so deep or so long.",

@@ -44,6 +44,7 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "card_number": b"cn",  # fallback number (4) + card id (16)
     "card_request": b"cq",  # pseudonym (16) + request (32)
     "card_release": b"cx",  # request (32) + point (1)
+    "dispute": b"di",  # pseudonym (16) + id of the dispute (32)
     "facility_key": b"fk",  # digest of the place (32) + epoch (4) + entry (32)
     "facility_box": b"fb",  # box id of a facility's key (16)
     "facility_policy": b"fp",  # digest of the place (32)
