@@ -43,6 +43,7 @@ __all__ = [
     "SUITE",
     "TAG_BYTES",
     "WRAP_BYTES",
+    "BoxSecret",
     "HpkeWrapper",
     "Wrapper",
     "box_id",
@@ -93,6 +94,17 @@ class HpkeWrapper:
 HPKE: Final[Wrapper] = HpkeWrapper()
 
 
+class BoxSecret(Protocol):
+    """An X25519 secret that somebody else keeps: it can be used, and not be read."""
+
+    @property
+    def public(self) -> bytes:
+        """The public half (32 bytes)."""
+
+    def unwrap(self, wrapped: bytes, *, domain: str, context: Sequence[bytes | str]) -> bytes:
+        """As ``sealing.unwrap``."""
+
+
 @cache
 def _suite() -> Suite:
     """Loaded when first used: the package takes longer to import than a record to seal."""
@@ -101,8 +113,10 @@ def _suite() -> Suite:
     return hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 
 
-def box_public(secret: bytes) -> bytes:
-    """The X25519 public key (32 bytes) of ``secret`` (32 bytes)."""
+def box_public(secret: bytes | BoxSecret) -> bytes:
+    """The X25519 public key (32 bytes) of ``secret`` (32 bytes, or kept elsewhere)."""
+    if not isinstance(secret, bytes):
+        return secret.public
     return bindings.crypto_scalarmult_base(secret)
 
 
@@ -137,8 +151,10 @@ def wrap(
     return bytes([SUITE]) + sent
 
 
-def unwrap(secret: bytes, wrapped: bytes, *, domain: str, context: Sequence[bytes | str]) -> bytes:
-    """Inverse of ``wrap``, by the X25519 ``secret`` (32 bytes).
+def unwrap(
+    secret: bytes | BoxSecret, wrapped: bytes, *, domain: str, context: Sequence[bytes | str]
+) -> bytes:
+    """Inverse of ``wrap``, by the X25519 ``secret`` (32 bytes, or kept elsewhere).
 
     Raises ``DecodeError`` for a suite or a length that cannot be, ``Denied`` if it was wrapped
     to another key, under another context, or has been altered: the three look alike.
@@ -146,6 +162,8 @@ def unwrap(secret: bytes, wrapped: bytes, *, domain: str, context: Sequence[byte
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+    if not isinstance(secret, bytes):
+        return secret.unwrap(wrapped, domain=domain, context=context)
     if len(wrapped) < WRAP_BYTES:
         raise DecodeError(f"a wrapped key of {len(wrapped)} bytes")
     check_suite(wrapped[0])

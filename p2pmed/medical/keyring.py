@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Annotated, Final
 
 import msgspec
@@ -28,7 +27,17 @@ import msgspec
 from p2pmed.engine import Entropy
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction
 from p2pmed.identity import sealing
-from p2pmed.medical.privacy.locks import LOCKED_BYTES, Lock, join_locked, part_locked
+from p2pmed.medical.category_keys import (
+    EVERY_CATEGORY,
+    Category,
+    CategoryKey,
+    Keeper,
+    KeptRow,
+    for_keeper,
+    of_keeper,
+    open_lock,
+)
+from p2pmed.medical.privacy.locks import LOCKED_BYTES, Lock, part_locked
 from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Count, Wire
 
@@ -38,33 +47,13 @@ __all__ = [
     "WRAPPED_BYTES_MAX",
     "Category",
     "CategoryKey",
+    "Keeper",
+    "KeptRow",
     "KeyCache",
     "KeyRing",
     "Wrapped",
 ]
 
-
-class Category(StrEnum):
-    """What a patient can share apart; the value is part of the protocol."""
-
-    DEMOGRAPHICS = "demographics"
-    GENERAL = "general"
-    MEDICATION = "medication"
-    LABORATORY = "laboratory"
-    IMAGING = "imaging"
-    SURGERY = "surgery"
-    IMMUNIZATION = "immunization"
-    REPRODUCTIVE = "reproductive"
-    MENTAL_HEALTH = "mental_health"
-    HIV_STI = "hiv_sti"
-    SUBSTANCE_USE = "substance_use"
-    INSURANCE = "insurance"
-    CONSENT = "consent"
-    """Who may read what: not a part of the record, but what grants and requests are told under."""
-
-
-EVERY_CATEGORY: Final = tuple(each for each in Category if each is not Category.CONSENT)
-"""What a record can be about."""
 
 KEYS_MAX: Final = 256
 """Keys in one ring: twenty epochs of every category."""
@@ -94,31 +83,6 @@ class _Row(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     key_id: Bytes16
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=LOCKED_BYTES)]
     """32 bytes, or ``LOCKED_BYTES``: a lock, and the key sealed under it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class CategoryKey:
-    """One key: what it is for, its random name, and the 32 bytes themselves."""
-
-    category: Category
-    epoch: int
-    key_id: bytes
-    key: bytes
-    """Empty while it is locked."""
-    lock: Lock | None = None
-    """The patient's own passphrase, without which it is not handed on."""
-    sealed: bytes = b""
-    """The key sealed under ``lock``."""
-
-    @property
-    def spelled(self) -> bytes:
-        """The key as it is wrapped: never in the open if it has a lock."""
-        return self.key if self.lock is None else join_locked(self.lock, self.sealed)
-
-    @property
-    def order(self) -> tuple[str, int, bytes]:
-        """Where it stands in a ring."""
-        return (self.category.value, self.epoch, self.key_id)
 
 
 class KeyRing:
@@ -156,12 +120,19 @@ class KeyRing:
         epoch: int = 0,
         locks: Mapping[Category, Lock] | None = None,
         wrapper: sealing.Wrapper = sealing.HPKE,
+        keeper: Keeper | None = None,
     ) -> KeyRing:
         """A new random key, with a new random name, for each of ``categories``.
 
         Keys of categories in ``locks`` are sealed under their lock from the start; this ring
-        can use them, whoever it is wrapped to cannot.
+        can use them, whoever it is wrapped to cannot. With a ``keeper`` the keys are made there,
+        by its own entropy, and stay there.
         """
+        if keeper is not None:
+            spelled = [
+                lock.spelled if (lock := (locks or {}).get(each)) else b"" for each in categories
+            ]
+            return cls.kept(patient, keeper.make_keys(patient, categories, epoch, spelled), keeper)
         made = []
         for category in categories:
             lock = (locks or {}).get(category)
@@ -179,6 +150,11 @@ class KeyRing:
             )
         return cls(patient, made)
 
+    @classmethod
+    def kept(cls, patient: bytes, rows: Iterable[KeptRow], keeper: Keeper) -> KeyRing:
+        """The ring of keys that ``keeper`` holds."""
+        return cls(patient, [of_keeper(row, keeper) for row in rows])
+
     @property
     def locks(self) -> dict[Category, Lock]:
         """The lock of each category whose current key has one."""
@@ -192,7 +168,7 @@ class KeyRing:
         """
         public = sealing.box_public(secret)
         keys = [
-            replace(key, key=key.lock.open(key.sealed, secret, self.patient, key.key_id))
+            replace(key, key=open_lock(key, key.lock, secret, self.patient))
             if key.category is category and key.lock and key.lock.public == public
             else key
             for key in self
@@ -271,6 +247,11 @@ class KeyRing:
         """
         if not self:
             raise InvalidTransaction("no keys to wrap")
+        keeper = next((key.keeper for key in self if key.keeper is not None), None)
+        if keeper is not None:
+            kept = [for_keeper(key) for key in self]
+            wrapped = keeper.wrap_keys(kept, grantee_key, network, self.patient, purpose)
+            return Wrapped(grantee=sealing.box_id(grantee_key), wrapped=wrapped)
         rows = [[key.category.value, key.epoch, key.key_id, key.spelled] for key in self]
         wrapped = sealing.wrap(
             grantee_key,

@@ -176,7 +176,7 @@ def seal_body(
             data=deflated if shorter else resource,
         )
     )
-    derived = sealing.derive(key.key, salt=nonce, info=_INFO + committed)
+    derived = key.derive(salt=nonce, info=_INFO + committed)
     sealed = sealing.seal(
         derived[:32],
         derived[32:56],
@@ -216,7 +216,7 @@ def body_key(sealed: Sealed, key: CategoryKey) -> bytes:
     sealing.check_suite(sealed.suite)
     if key.key_id != sealed.key_id:
         raise Denied("sealed under another key", hint="ask for a grant of that category and epoch")
-    return sealing.derive(key.key, salt=sealed.nonce, info=_INFO + sealed.commitment)[:56]
+    return key.derive(salt=sealed.nonce, info=_INFO + sealed.commitment)[:56]
 
 
 def open_body_with(

@@ -17,7 +17,6 @@ to whoever kept its keys; nodes replace them when they next can.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -162,7 +161,7 @@ def scope_row(view: Readable, scope: bytes) -> ScopeRow | None:
 
 def _token(key: CategoryKey, field: Field, term: str, part: int) -> bytes:
     message = cbor.encode(["p2pmed/1 index", field.value, term, part])
-    return hmac.digest(key.key, message, "sha256")[:TOKEN_BYTES]
+    return key.mac(message)[:TOKEN_BYTES]
 
 
 def query_tokens(key: CategoryKey, field: Field, term: str) -> list[bytes]:

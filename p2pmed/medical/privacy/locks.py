@@ -47,6 +47,12 @@ class Lock:
         secret = stretch(passphrase, salt=salt, cost=cost)
         return cls(salt=salt, cost=cost, public=sealing.box_public(secret))
 
+    @property
+    def spelled(self) -> bytes:
+        """The lock as ``HEAD_BYTES`` bytes."""
+        cost = bytes([self.cost.passes, self.cost.memory_mib])
+        return bytes([VERSION]) + self.salt + cost + self.public
+
     def secret(self, passphrase: str) -> bytes:
         """What opens keys under this lock; takes 0.1 s. Raises ``Denied`` for other words."""
         secret = stretch(passphrase, salt=self.salt, cost=self.cost)
@@ -77,8 +83,7 @@ class Lock:
 
 def join_locked(lock: Lock, sealed: bytes) -> bytes:
     """A lock and a key under it as ``LOCKED_BYTES`` bytes."""
-    cost = bytes([lock.cost.passes, lock.cost.memory_mib])
-    return bytes([VERSION]) + lock.salt + cost + lock.public + sealed
+    return lock.spelled + sealed
 
 
 def part_locked(raw: bytes) -> tuple[Lock, bytes]:

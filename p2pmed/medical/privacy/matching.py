@@ -16,7 +16,6 @@ A match is a number and its reasons for a person to weigh. Nothing links by itse
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -34,7 +33,6 @@ from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
 from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Count, Wire
-from p2pmed.wire.hashing import digest
 
 __all__ = [
     "CANDIDATE_SCORE_MIN",
@@ -116,7 +114,7 @@ class Match:
 
 
 def _keyed(key: CategoryKey, label: str, text: str) -> bytes:
-    return hmac.digest(key.key, cbor.encode(["p2pmed/1 match", label, text]), "sha256")
+    return key.mac(cbor.encode(["p2pmed/1 match", label, text]))
 
 
 def _short(key: CategoryKey, label: str, text: str) -> bytes:
@@ -183,7 +181,7 @@ def open_encoding(key: CategoryKey, sealed: bytes, patient: bytes) -> Encoding:
 
 
 def _sealing_key(key: CategoryKey) -> bytes:
-    return digest("match seal", key.key)
+    return key.mac(b"p2pmed/1 match seal")
 
 
 # --- comparing ------------------------------------------------------------------------------

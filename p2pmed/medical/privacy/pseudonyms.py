@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from p2pmed.errors import Denied
-from p2pmed.identity.sealing import derive
 from p2pmed.medical.consent import Purpose
 from p2pmed.medical.keyring import Category, KeyRing
 from p2pmed.wire import cbor
@@ -51,7 +50,7 @@ def purpose_pseudonym(ring: KeyRing, purpose: Purpose, audience: str) -> bytes:
         )
     oldest = min(held, key=lambda key: (key.epoch, key.key_id))
     info = cbor.encode(["p2pmed/1 pseudonym", purpose.value, audience])
-    return derive(oldest.key, salt=ring.patient, info=info)[:PSEUDONYM_BYTES]
+    return oldest.derive(salt=ring.patient, info=info)[:PSEUDONYM_BYTES]
 
 
 def mixed(things: Iterable[T], pseudonym: Callable[[T], bytes]) -> list[T]:

@@ -50,7 +50,7 @@ def seal_told(
     rows = [[reader, sorted(str(name) for name in scopes[reader])] for reader in sorted(scopes)]
     nonce = entropy.token(sealing.NONCE_BYTES)
     sealed = sealing.seal(
-        sealing.derive(key.key, salt=nonce, info=b"p2pmed/1 told")[:32],
+        key.derive(salt=nonce, info=b"p2pmed/1 told")[:32],
         nonce,
         sealing.pad(cbor.encode(rows), PAD_BYTES),
         _associated(network, patient, key.key_id),
@@ -71,7 +71,7 @@ def open_told(
         raise DecodeError("a scope sealed under another key")
     nonce = told[16:HEAD_BYTES]
     padded = sealing.open_sealed(
-        sealing.derive(key.key, salt=nonce, info=b"p2pmed/1 told")[:32],
+        key.derive(salt=nonce, info=b"p2pmed/1 told")[:32],
         nonce,
         told[HEAD_BYTES:],
         _associated(network, patient, key.key_id),
