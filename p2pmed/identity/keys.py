@@ -1,6 +1,6 @@
 """A device's secret keys: who signs, who opens, who votes.
 
-A device holds three kinds of key, and none is made from another:
+A device has three kinds of key, and none is made from another:
 
 * one Ed25519 *signing* key; its public half is the device key, the ``node_id``;
 * one X25519 *box* key, to which others seal; never a converted signing key;
@@ -72,6 +72,15 @@ class _Secret(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     vote_seeds: Annotated[tuple[_VoteSeed, ...], msgspec.Meta(max_length=VOTE_SEEDS_MAX)]
 
 
+class _Apart(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The keys of a device without its box secret: what a node needs unattended."""
+
+    version: Annotated[int, msgspec.Meta(ge=2, le=2)]
+    signing_seed: Bytes32
+    box_key: Bytes32
+    vote_seeds: Annotated[tuple[_VoteSeed, ...], msgspec.Meta(max_length=VOTE_SEEDS_MAX)]
+
+
 def public_key(seed: bytes) -> bytes:
     """The Ed25519 public key (32 bytes) of ``seed`` (32 bytes)."""
     return bindings.crypto_sign_seed_keypair(seed)[0]
@@ -137,24 +146,27 @@ class DeviceKeys:
 
     signing_seed: bytes
     """Ed25519 seed (32 bytes): secret."""
-    box_secret: bytes
-    """X25519 secret (32 bytes): secret."""
+    box_secret: bytes = b""
+    """X25519 secret (32 bytes): secret; empty where staff hold it (``staff.py``)."""
     vote_seeds: Mapping[int, bytes]
     """Epoch to Ed25519 seed (32 bytes): secret."""
+    box_key: bytes = b""
+    """The box secret's public half, where that is not here."""
     node_id: bytes = field(init=False)
     """The device key: Ed25519 public key (32 bytes)."""
     box_public: bytes = field(init=False)
     """X25519 public key (32 bytes)."""
 
     def __post_init__(self) -> None:
-        if {len(self.signing_seed), len(self.box_secret)} != {SEED_BYTES}:
+        if {len(self.signing_seed), len(self.box_secret or self.box_key)} != {SEED_BYTES}:
             raise LocalProtocolError("a secret key that is not 32 bytes")
         if any(len(seed) != SEED_BYTES for seed in self.vote_seeds.values()):
             raise LocalProtocolError("a vote seed that is not 32 bytes")
         ordered = MappingProxyType(dict(sorted(self.vote_seeds.items())))
         object.__setattr__(self, "vote_seeds", ordered)
         object.__setattr__(self, "node_id", public_key(self.signing_seed))
-        object.__setattr__(self, "box_public", bindings.crypto_scalarmult_base(self.box_secret))
+        own = bindings.crypto_scalarmult_base(self.box_secret) if self.box_secret else self.box_key
+        object.__setattr__(self, "box_public", own)
 
     @classmethod
     def generate(cls, entropy: Entropy) -> DeviceKeys:
@@ -211,8 +223,23 @@ class DeviceKeys:
         signed = bindings.crypto_sign(message, self.signing_seed + self.node_id)
         return bytes(signed[:64])
 
+    def apart(self) -> DeviceKeys:
+        """These keys without the box secret: they sign and vote, and open nothing."""
+        return DeviceKeys(
+            signing_seed=self.signing_seed, vote_seeds=self.vote_seeds, box_key=self.box_public
+        )
+
     def to_secret_bytes(self) -> bytes:
         """Everything, in the clear: for ``seal_keystore`` and nothing else."""
+        if not self.box_secret:
+            return codec.encode(
+                _Apart(
+                    version=2,
+                    signing_seed=self.signing_seed,
+                    box_key=self.box_public,
+                    vote_seeds=tuple(_VoteSeed(e, seed) for e, seed in self.vote_seeds.items()),
+                )
+            )
         return codec.encode(
             _Secret(
                 version=1,
@@ -225,16 +252,14 @@ class DeviceKeys:
     @classmethod
     def from_secret_bytes(cls, raw: bytes) -> DeviceKeys:
         """Inverse of ``to_secret_bytes``. Raises ``ConfigError`` for anything else."""
-        try:
-            secret = codec.decode(raw, _Secret, limit=SECRET_BYTES_MAX)
-        except DecodeError:
-            raise ConfigError("the keystore does not hold a device's keys") from None
+        secret = _read_secret(raw)
         epochs = [vote.epoch for vote in secret.vote_seeds]
         if epochs != sorted(set(epochs)):
             raise ConfigError("the keystore's vote keys are not in the order of their epochs")
         return cls(
             signing_seed=secret.signing_seed,
-            box_secret=secret.box_secret,
+            box_secret=secret.box_secret if isinstance(secret, _Secret) else b"",
+            box_key=b"" if isinstance(secret, _Secret) else secret.box_key,
             vote_seeds={vote.epoch: vote.seed for vote in secret.vote_seeds},
         )
 
@@ -249,7 +274,10 @@ class DeviceKeys:
 
     def _with_votes(self, seeds: Mapping[int, bytes]) -> DeviceKeys:
         return DeviceKeys(
-            signing_seed=self.signing_seed, box_secret=self.box_secret, vote_seeds=seeds
+            signing_seed=self.signing_seed,
+            box_secret=self.box_secret,
+            box_key=self.box_key,
+            vote_seeds=seeds,
         )
 
     def __repr__(self) -> str:
@@ -257,6 +285,19 @@ class DeviceKeys:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("keys are neither pickled nor copied")
+
+
+def _read_secret(raw: bytes) -> _Secret | _Apart:
+    try:
+        return codec.decode(raw, _Secret, limit=SECRET_BYTES_MAX)
+    except DecodeError:
+        pass
+    try:
+        apart = codec.decode(raw, _Apart, limit=SECRET_BYTES_MAX)
+        check_box_key(apart.box_key)
+    except (DecodeError, CredentialError):
+        raise ConfigError("the keystore does not hold a device's keys") from None
+    return apart
 
 
 def _fresh_votes(entropy: Entropy) -> dict[int, bytes]:

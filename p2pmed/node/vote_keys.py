@@ -2,7 +2,7 @@
 
 The first three come with the device's keystore. That is sealed under a passphrase which a running
 node does not have, so later ones are rows of the home, each sealed under a key derived from the
-device's box secret: as hard to open as the keystore, and deletable. A key whose epoch is over is
+device's signing seed: as hard to open as the keystore, and deletable. A key whose epoch is over is
 deleted in the commit that makes the seal durable; one of the keystore is *retired* by a row that
 says so, and this node never signs with it again (its bytes go when the keystore is next sealed).
 """
@@ -32,7 +32,7 @@ class VoteKeys:
     def __init__(self, disk: Disk, keys: DeviceKeys, entropy: Entropy) -> None:
         self._disk = disk
         self._entropy = entropy
-        self._key = derive(keys.box_secret, salt=b"p2pmed/1", info=b"vote seeds")[:32]
+        self._key = derive(keys.signing_seed, salt=b"p2pmed/1", info=b"vote seeds")[:32]
         seeds = keys.vote_seeds.values()
         self._first = {public_key(seed): seed for seed in seeds}
 
