@@ -215,7 +215,7 @@ def kinds() -> tuple[Kind[Any], ...]:
         records,
         seat_changes,
     )
-    from p2pmed.medical.care import disputes
+    from p2pmed.medical.care import cases, consultations, disputes, referrals, surgery
     from p2pmed.medical.privacy import (
         blind_index,
         cards,
@@ -224,6 +224,7 @@ def kinds() -> tuple[Kind[Any], ...]:
         facilities,
         links,
         matching,
+        reads,
     )
 
     return (
@@ -235,10 +236,15 @@ def kinds() -> tuple[Kind[Any], ...]:
         *custody.KINDS,
         *cards.KINDS,
         *facilities.KINDS,
+        *reads.KINDS,
         *blind_index.KINDS,
         *links.KINDS,
         *matching.KINDS,
         *qualifications.KINDS,
+        *referrals.KINDS,
+        *consultations.KINDS,
+        *surgery.KINDS,
+        *cases.KINDS,
         *drugs.KINDS,
         *insurance.KINDS,
         *discrepancies.KINDS,

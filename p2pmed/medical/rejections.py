@@ -51,6 +51,13 @@ class Rejection(StrEnum):
     CARD_UNKNOWN = "card_unknown"
     CARD_EXISTS = "card_exists"
     CUSTODY_UNKNOWN = "custody_unknown"
+    REFERRAL_UNKNOWN = "referral_unknown"
+    CONSULT_UNKNOWN = "consult_unknown"
+    SURGERY_UNKNOWN = "surgery_unknown"
+    SURGERY_NUMBER_USED = "surgery_number_used"
+    SIGNER_MISSING = "signer_missing"
+    SIGNER_REPEATED = "signer_repeated"
+    SIGNATURE_WRONG = "signature_wrong"
     MEMBER_UNKNOWN = "member_unknown"
     ISSUER_NOT_ABOVE = "issuer_not_above"
     # drugs
@@ -141,6 +148,13 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.CARD_UNKNOWN: "The card is not in this ledger.",
     R.CARD_EXISTS: "A card of this number is in the ledger already.",
     R.CUSTODY_UNKNOWN: "What is referred to is no custody of this patient's key.",
+    R.REFERRAL_UNKNOWN: "The referral is not in this ledger.",
+    R.CONSULT_UNKNOWN: "The consultation is not in this ledger.",
+    R.SURGERY_UNKNOWN: "The operation is not in this ledger.",
+    R.SURGERY_NUMBER_USED: "This device has written that number of the operation before.",
+    R.SIGNER_MISSING: "Somebody whose word is needed has not signed.",
+    R.SIGNER_REPEATED: "One person signed twice, where several are needed.",
+    R.SIGNATURE_WRONG: "A person's signature does not hold for what is said.",
     R.MEMBER_UNKNOWN: "The member is not known to this ledger.",
     R.ISSUER_NOT_ABOVE: "The author neither issued this nor stands above who did.",
     R.UNIT_UNKNOWN: "No such pack was ever taken into this ledger.",

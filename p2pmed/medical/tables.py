@@ -58,6 +58,13 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "qualification_holder": b"qh",  # id of the issue transaction (32)
     "qualification_register": b"qr",  # nothing: one row, from the first qualification on
     "unqualified": b"uq",  # id of an act that was recorded and flagged (32)
+    "referral": b"rl",  # pseudonym (16) + id of the send transaction (32)
+    "result": b"rt",  # referral (32) + id of the return transaction (32)
+    "consult": b"co",  # pseudonym (16) + id of the request transaction (32)
+    "consult_reply": b"cy",  # consultation (32) + id of the reply transaction (32)
+    "surgery": b"sg",  # id of the plan transaction (32)
+    "surgery_count": b"sc",  # surgery (32) + device key (32)
+    "case": b"ca",  # id of the open transaction (32)
     "product": b"pr",  # id of the publish transaction (32)
     "product_name": b"pn",  # insurer (32) + version (4) + code
     "policy": b"po",  # id of the issue transaction (32)

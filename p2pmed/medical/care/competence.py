@@ -36,6 +36,16 @@ SCOPES: Final[Mapping[str, str]] = {
     "record.add": "record",
     "record.amend": "record",
     "record.retract": "record",
+    "referral.send": "refer",
+    "referral.accept": "refer",
+    "referral.close": "refer",
+    "result.return": "record",
+    "consult.request": "refer",
+    "consult.reply": "consult",
+    "consult.close": "refer",
+    "surgery.plan": "surgery",
+    "surgery.event": "record",
+    "surgery.note": "record",
 }
 """The scope that each clinical kind asks of its actor. Kinds with signers of their own (a surgical
 checklist, an emergency) ask for each signer's scope themselves."""
