@@ -172,7 +172,7 @@ async def _by_card(node: Node, text: str) -> None:
     assert row is not None
     entry = node.find(row.entry)
     assert entry is not None
-    assert node.patients.open(entry) is not None
+    assert await node.patients.opened(entry) is not None
 
 
 # --- filling --------------------------------------------------------------------------------

@@ -80,6 +80,8 @@ class Purpose(StrEnum):
     PUBLIC_HEALTH = "PUBHLTH"
     FAMILY = "FAMRQT"
     PATIENT = "PATRQT"
+    UPKEEP = "HSYSADMIN"
+    """Nobody looks: an index is made, a late record is sealed again."""
 
 
 ReasonCode = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{1,31}\Z")]

@@ -34,6 +34,7 @@ from p2pmed.node.care.cards import Cards
 from p2pmed.node.care.consent import Consent
 from p2pmed.node.care.linking import Linking
 from p2pmed.node.care.opening import Opener
+from p2pmed.node.care.reads import Reads
 from p2pmed.node.care.search import Search
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
@@ -96,6 +97,7 @@ class Node:
         self.world = world
         self.waiters = Waiters()
         self.opener = Opener(self)
+        self.reads = Reads(self)
         self.consent = Consent(self)
         self.cards = Cards(self)
         self.patients = Patients(self)

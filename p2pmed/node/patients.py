@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError
 from p2pmed.ledger.transaction import Entry
-from p2pmed.medical.consent import Grant, readers
+from p2pmed.medical.consent import Grant, Purpose, readers
 from p2pmed.medical.fhir import Resource, read_resource
 from p2pmed.medical.keyring import Category, KeyRing
 from p2pmed.medical.patients import (
@@ -250,13 +250,20 @@ class Patients:
         What an import notes beside the records (types with a slash) is left out.
         """
         await self._node.catch_up()
+        entries = self.entries(patient)
+        async with self._node.reads.announced(entries):
+            return await self._items(patient, entries, as_of_ms)
+
+    async def _items(
+        self, patient: bytes, entries: Sequence[Entry], as_of_ms: int | None
+    ) -> list[TimelineItem]:
         state = self._node.state()
         try:
             ring = self.ring(patient)
         except Denied:
             ring = KeyRing(patient)
         items = []
-        for number, entry in enumerate(self.entries(patient)):
+        for number, entry in enumerate(entries):
             if number % ENTRIES_A_SLICE == 0:
                 await asyncio.sleep(0)  # a long life must not hold the loop
             body = self._node.body(entry)
@@ -283,6 +290,15 @@ class Patients:
                 )
             )
         return items
+
+    async def opened(
+        self, entry: Entry | None, *, purpose: Purpose = Purpose.TREATMENT
+    ) -> tuple[str, bytes, int | None] | None:
+        """Tell of the reading, then read: as ``open``; ``None`` for ``None``."""
+        if entry is None:
+            return None
+        async with self._node.reads.announced([entry], purpose=purpose):
+            return self.open(entry)
 
     def open(self, entry: Entry) -> tuple[str, bytes, int | None] | None:
         """Type, bytes and time of a sealed record; ``None`` if this device cannot read it."""

@@ -166,7 +166,8 @@ async def prove(node: Node, entry: Entry, *, reveal: bool = False) -> bytes:
     prover = Prover(node)
     opened = None
     if reveal:
-        body = node.patients.read(entry)
+        async with node.reads.announced([entry]):
+            body = node.patients.read(entry)
         if body is None:
             raise LocalProtocolError(
                 "this device cannot open that transaction's content",

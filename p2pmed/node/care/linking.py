@@ -114,12 +114,14 @@ class Linking:
         place, key = await self._key()
         scope = scope_id(IndexUse.LINKAGE, place)
         drafts: list[Draft] = []
-        for number, patient in enumerate(self._unencoded(key)):
+        reads, waiting = self._node.reads, list(self._unencoded(key))
+        for at, patient in enumerate(waiting):
             if len(drafts) >= count_max:
                 break
-            if number % SLICE == SLICE - 1:
+            if at % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            raw = self._demographics(patient)
+            async with reads.announced(reads.registrations([patient]), purpose=Purpose.UPKEEP):
+                raw = self._demographics(patient)
             if raw is None:
                 continue
             encoding = encode_person(key, person_of_resource(raw))

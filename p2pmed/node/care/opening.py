@@ -2,10 +2,10 @@
 
 Rule of this file: leave is asked before a key is used, each time. A key counts only through a
 grant in force *now*, by what is stored here: a revocation takes effect the moment it is stored,
-an expiry the moment it comes, and keys that were open are dropped with them. ``watchers`` hear of
-each unwrapping and each opening before the plaintext is handed out, so that an audit can hang on
-one hook and refuse by raising. Implements medical notes, section 3, and
-``docs/protocols/records.md``, clauses 24.1 and 24.2.
+an expiry the moment it comes, and keys that were open are dropped with them. No body is opened
+but what ``node.reads.announced`` told of, durably, before (``gate``). ``watchers`` hear of each
+unwrapping and each opening, and refuse by raising. Implements medical notes, section 3,
+``docs/protocols/records.md``, clauses 24.1 and 24.2, and ``docs/protocols/reads.md``.
 
 What it cannot do: bind another program. A device that keeps keys and runs other software reads
 what it could read before; what is written afterwards it cannot.
@@ -16,19 +16,21 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError
 from p2pmed.identity.sealing import box_id, box_public
 from p2pmed.ledger.state import Readable
 from p2pmed.ledger.transaction import Entry
-from p2pmed.medical.consent import EPOCH_KEYS, Grant, readers
+from p2pmed.medical.care.disputes import DisputeAnswer, RecordDispute
+from p2pmed.medical.consent import EPOCH_KEYS, Grant, Purpose, readers
 from p2pmed.medical.keyring import CACHE_PATIENTS_MAX, Category, KeyRing
 from p2pmed.medical.membership import member
 from p2pmed.medical.patients import PatientRegister, patient_keys, patient_row
 from p2pmed.medical.privacy.facilities import FacilityKey, facility_keys, open_facility_secrets
 from p2pmed.medical.privacy.holding import PatientSecrets
+from p2pmed.medical.privacy.reads import Gate
 from p2pmed.medical.records import (
     OpenedBody,
     Part,
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Opener", "Opening"]
 
-RECORDS = (PatientRegister, RecordAdd, RecordAmend)
+RECORDS = (PatientRegister, RecordAdd, RecordAmend, RecordDispute, DisputeAnswer)
+"""Kinds with a body that is sealed for the patient's readers: records, and words beside them."""
 UNLOCKED_MAX: Final = 64
 
 Stamp = tuple[object, ...]
@@ -74,6 +77,8 @@ class _Held:
     stamp: Stamp
     ring: KeyRing
     grants: tuple[bytes, ...]
+    seen: int
+    """Entries stored when leave was last asked."""
 
 
 class Opener:
@@ -85,6 +90,7 @@ class Opener:
         self._lent: dict[bytes, PatientSecrets] = {}
         self._unlocked: OrderedDict[tuple[bytes, Category], bytes] = OrderedDict()
         self._facility: tuple[Stamp, dict[bytes, bytes]] = ((), {})
+        self.gate = Gate()
         self.watchers: list[Callable[[Opening], None]] = []
         """Called in order; one that raises keeps closed what was asked for."""
 
@@ -159,11 +165,15 @@ class Opener:
         epochs = [name for name, _ in EPOCH_KEYS.scan(state, patient)]
         lent = self._lent.get(patient)
         stamp: Stamp = (*(grant.id for grant in grants), b"", *epochs, self._facility[0], lent)
-        held = self._held.get(patient)
+        held, seen = self._held.get(patient), self._seen()
         if held is None or held.stamp != stamp:
             self._held.pop(patient, None)  # what is told to watchers names today's grants
             ring = self._unwrapped(state, patient, grants, epochs)
-            held = _Held(stamp=stamp, ring=ring, grants=tuple(grant.id for grant in grants))
+            ids = tuple(grant.id for grant in grants)
+            held = _Held(stamp=stamp, ring=ring, grants=ids, seen=seen)
+            self._keep(patient, held)
+        elif held.seen != seen:
+            held = replace(held, seen=seen)
             self._keep(patient, held)
         if not len(held.ring):
             raise Denied(
@@ -222,6 +232,10 @@ class Opener:
                     ring = ring.joined(opened)
         return ring
 
+    def leave(self, patient: bytes) -> tuple[tuple[bytes, ...], Purpose | None]:
+        """By which grants this device reads now, and the purpose if that leave demands one."""
+        return tuple(grant.id for grant in self.grants(patient)), None
+
     def unlock(self, patient: bytes, category: Category, secret: bytes) -> None:
         """Use the ``secret`` of a lock (``Lock.secret``) until the session ends.
 
@@ -244,6 +258,7 @@ class Opener:
         self._unlocked.clear()
         self._lent.clear()
         self._facility = ((), {})
+        self.gate.close()
 
     # --- bodies -----------------------------------------------------------------------------
 
@@ -251,18 +266,32 @@ class Opener:
         """What a body about ``patient`` is bound to, written by this device or by ``author``."""
         return Place(network=self._node.network, patient=patient, author=author or self._node.key)
 
+    def category_of(self, entry: Entry, ring: KeyRing) -> Category | None:
+        """The category of a sealed body that ``ring`` opens; ``None`` if it opens none."""
+        sealed = getattr(self._node.body(entry), "sealed", None)
+        if not isinstance(sealed, Sealed):
+            return None
+        names = [sealed.key_id]
+        for again in reseals(self._node.state(), entry.id):
+            found = self._node.find(again)
+            second = self._node.body(found) if found else None
+            if isinstance(second, RecordReseal):
+                names.append(second.sealed.key_id)
+        held = {key.key_id: key.category for key in ring if key.key}
+        return next((held[name] for name in names if name in held), None)
+
     def read(self, entry: Entry, *, ring: KeyRing | None = None) -> OpenedBody | None:
         """What a record says; ``None`` if the transaction is no record.
 
-        ``ring`` is for who has asked for it already. Raises ``Denied`` (no leave, or no key),
-        ``LocalProtocolError`` (a part is not here yet) or ``DecodeError`` (its author wrote what
-        does not open).
+        ``ring`` is for who has asked for it already. Raises ``Denied`` (no leave, no key, or
+        nothing on the disk tells of it: ``node.reads.announced``), ``LocalProtocolError`` (a part
+        is not here yet) or ``DecodeError`` (its author wrote what does not open).
         """
         body = self._node.body(entry)
         if not isinstance(body, RECORDS):
             return None
         patient = entry.envelope.subject
-        ring = self.ring(patient) if ring is None else ring
+        ring = self._admit(entry, patient, ring)
         try:
             return self._open(body.sealed, entry, ring, entry.id)
         except Denied as denied:
@@ -281,6 +310,32 @@ class Opener:
                 with contextlib.suppress(Denied, DecodeError, LocalProtocolError):
                     return self._open(body.sealed, found, ring, entry.id)
         return None
+
+    def open_sealed(
+        self, sealed: Sealed, entry: Entry, *, ring: KeyRing | None = None
+    ) -> OpenedBody:
+        """A sealed body of ``entry`` that is no record: words beside one. Raises as ``read``."""
+        ring = self._admit(entry, entry.envelope.subject, ring)
+        return self._open(sealed, entry, ring, entry.id)
+
+    def _admit(self, entry: Entry, patient: bytes, ring: KeyRing | None) -> KeyRing:
+        """The ring to open ``entry`` with: one that leave stands behind *now*, and only if the
+        reading is told of on the disk. Raises ``Denied``.
+        """
+        held = self._held.get(patient)
+        if ring is None or held is None or held.ring is not ring or held.seen != self._seen():
+            ring = self.ring(patient)  # something was stored since it was asked for
+        told = self._node.reads.is_own(entry) or self.gate.may(entry.id)
+        if not told and self.category_of(entry, ring) is not None:
+            raise Denied(
+                "nothing on the disk tells of this reading yet",
+                hint="read within `async with node.reads.announced(entries)`",
+            )
+        return ring
+
+    def _seen(self) -> int:
+        """How many entries are stored here: leave may end with any of them."""
+        return sum(lane.next_seq for lane in self._node.replica.logs)
 
     def _open(self, sealed: Sealed, entry: Entry, ring: KeyRing, record: bytes) -> OpenedBody:
         key = ring.find(sealed.key_id)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2pmed.errors import DecodeError, Denied, LocalProtocolError, P2pmedError
 from p2pmed.ledger.transaction import Entry
-from p2pmed.medical.consent import EPOCH_KEYS
+from p2pmed.medical.consent import EPOCH_KEYS, Purpose
 from p2pmed.medical.keyring import KeyRing
 from p2pmed.medical.records import RecordAdd, RecordAmend, RecordReseal, reseals
 from p2pmed.medical.sealed import seal_body
@@ -76,7 +76,8 @@ class Resealing:
         receipts = []
         for entry in self.due(patient):
             try:
-                drafts = self._drafts(entry, self._node.opener.ring(patient))
+                async with self._node.reads.announced([entry], purpose=Purpose.UPKEEP):
+                    drafts = self._drafts(entry, self._node.opener.ring(patient))
             except (Denied, DecodeError, LocalProtocolError):
                 continue  # a lock is closed, or a part has not come yet: another time
             receipts.append((await self._node.submit_drafts(drafts))[-1])

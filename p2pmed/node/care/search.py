@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2pmed.errors import ConfigError, Denied
 from p2pmed.ledger.transaction import Entry
+from p2pmed.medical.consent import Purpose
 from p2pmed.medical.fhir import read_resource
 from p2pmed.medical.keyring import Category, KeyRing
 from p2pmed.medical.patients import patient_row
@@ -149,18 +150,21 @@ class Search:
         strong = sum(vote > WEIGHT[Field.WORD] for vote in votes.values())
         room = min(OPENED_MAX, strong + WEAK_OPENED_MAX)
         found, closed = [], 0
-        for number, patient in enumerate(ranked[:room]):
-            if number % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            raw = self._demographics(patient)
-            if raw is None:
-                closed += 1
-                continue
-            score, reasons = asked.score(raw)
-            if score:
-                found.append(
-                    FoundPatient(patient=patient, score=score, demographics=raw, reasons=reasons)
-                )
+        async with self._node.reads.announced(self._node.reads.registrations(ranked[:room])):
+            for number, patient in enumerate(ranked[:room]):
+                if number % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
+                raw = self._demographics(patient)
+                if raw is None:
+                    closed += 1
+                    continue
+                score, reasons = asked.score(raw)
+                if score:
+                    found.append(
+                        FoundPatient(
+                            patient=patient, score=score, demographics=raw, reasons=reasons
+                        )
+                    )
         found.sort(key=lambda one: (-one.score, one.patient))
         more = len(ranked) > room or len(found) > limit
         return FoundPatients(patients=tuple(found[:limit]), closed=closed, more=more)
@@ -188,11 +192,16 @@ class Search:
                 named[found] = None
             await asyncio.sleep(0)
         records: list[FoundRecord] = []
-        for number, (patient, record) in enumerate(named):
-            if number % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            if record and len(records) < limit and self._says(record, terms):
-                records.append(FoundRecord(patient=patient, record=record))
+        wanted = [pair for pair in named if pair[1]]
+        for at in range(0, len(wanted), SUBMIT_AT_ONCE):
+            if len(records) >= limit:
+                break
+            some = wanted[at : at + SUBMIT_AT_ONCE]
+            entries = [entry for _, record in some if (entry := self._node.find(record))]
+            async with self._node.reads.announced(entries):
+                for patient, record in some:
+                    if len(records) < limit and self._says(record, terms):
+                        records.append(FoundRecord(patient=patient, record=record))
         return records
 
     async def _prepare(self) -> None:
@@ -262,7 +271,8 @@ class Search:
         for number, ((place, patient), entries) in enumerate(groups.items()):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            drafts += self._drafts(place, patient, entries)
+            async with self._node.reads.announced(entries, purpose=Purpose.UPKEEP):
+                drafts += self._drafts(place, patient, entries)
         for at in range(0, len(drafts), SUBMIT_AT_ONCE):
             await self._node.submit_drafts(drafts[at : at + SUBMIT_AT_ONCE])
         if drafts:

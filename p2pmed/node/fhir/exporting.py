@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,7 @@ from p2pmed.errors import (
     LocalProtocolError,
     StorageError,
 )
+from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.fhir import SKELETON_TYPE, join_bundle, read_skeleton
 from p2pmed.medical.records import OpenedBody, record_row
 from p2pmed.node.fhir.documents import FILE_TYPE, FileName, read_file_record
@@ -139,7 +140,7 @@ class Exporter:
         found = []
         for record in records:
             await self._give_way()
-            resource = self._open(record)
+            resource = await self._open(record)
             if resource is not None:
                 found.append(resource)
         if found:
@@ -148,13 +149,20 @@ class Exporter:
 
     async def _read(self, subject: bytes) -> _Life | None:
         """Open everything about one patient; ``None`` if this device holds no key."""
-        life, state = _Life(), self._node.state()
+        life = _Life()
         try:
             self._node.patients.ring(subject)
         except Denied:
             self.unreadable["patients"] += 1
             return None
-        for entry in self._node.patients.entries(subject):
+        entries = self._node.patients.entries(subject)
+        async with self._node.reads.announced(entries):
+            await self._open_life(life, entries)
+        return life
+
+    async def _open_life(self, life: _Life, entries: Sequence[Entry]) -> None:
+        state = self._node.state()
+        for entry in entries:
             await self._give_way()
             try:
                 opened = self._node.patients.read(entry)
@@ -193,7 +201,7 @@ class Exporter:
         except InvalidTransaction:
             self._leave_out(name, "its skeleton is not one that this version reads")
             return set()
-        resources = [self._resource(life, found) for found in ids]
+        resources = [await self._resource(life, found) for found in ids]
         closed = sum(resource is None for resource in resources)
         if closed:
             many = f"{closed} of its {len(ids)} records"
@@ -205,13 +213,12 @@ class Exporter:
         self.changed_since += len(life.changed.intersection(ids))
         return set(ids)
 
-    def _resource(self, life: _Life, record: bytes) -> bytes | None:
+    async def _resource(self, life: _Life, record: bytes) -> bytes | None:
         """A resource by its transaction, this patient's or another's."""
-        return life.resources.get(record) or self._open(record)
+        return life.resources.get(record) or await self._open(record)
 
-    def _open(self, record: bytes) -> bytes | None:
-        entry = self._node.find(record)
-        opened = self._node.patients.open(entry) if entry else None
+    async def _open(self, record: bytes) -> bytes | None:
+        opened = await self._node.patients.opened(self._node.find(record))
         return opened[1] if opened else None
 
     def _leave_out(self, name: str, why: str) -> None:

@@ -61,7 +61,7 @@ async def take(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         return answer
     await node.catch_up()
     pseudonym = find_patient(node, arguments.text("patient"))
-    _check_birth(node, pseudonym, card, same_person=arguments.flag("same_person"))
+    await _check_birth(node, pseudonym, card, same_person=arguments.flag("same_person"))
     for resource in (*card.resources, _document(card, chunks)):
         receipt = await node.patients.add(resource, patient=pseudonym)
         answer["kept"].append(receipt.id.hex())
@@ -79,10 +79,11 @@ def _issuer_keys(text: str) -> Sequence[IssuerKey]:
     return read_jwks(raw) if raw.lstrip().startswith(b"{") else [read_certificate(raw)]
 
 
-def _check_birth(node: Node, pseudonym: bytes, card: ForeignCard, *, same_person: bool) -> None:
+async def _check_birth(
+    node: Node, pseudonym: bytes, card: ForeignCard, *, same_person: bool
+) -> None:
     row = patient_row(node.state(), pseudonym)
-    entry = node.find(row.entry) if row else None
-    opened = node.patients.open(entry) if entry else None
+    opened = await node.patients.opened(node.find(row.entry) if row else None)
     ours = json.loads(opened[1]).get("birthDate") if opened else None
     theirs = json.loads(card.patient).get("birthDate")
     if ours != theirs and not same_person:

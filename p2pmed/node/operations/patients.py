@@ -6,7 +6,7 @@ Answers hold what this device's keys open: they are for who asked, and for nobod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ FACILITY: Final = "place:"
 """Before the name of a place: the facility, not a device."""
 
 ROWS_MAX: Final = 100_000
+LISTED_AT_ONCE: Final = 64
+"""Names opened before other tasks get their turn."""
 CATEGORIES_MAX: Final = len(Category)
 
 
@@ -83,25 +85,30 @@ def box_key(node: Node, text: str) -> bytes:
 async def list_all(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """Every patient known here; names of those whom this device may read."""
     await node.catch_up()
+    rows: list[dict[str, Any]] = []
+    known = node.patients.known()
+    for at in range(0, len(known), LISTED_AT_ONCE):
+        some = known[at : at + LISTED_AT_ONCE]
+        async with node.reads.announced(node.reads.registrations(some)):
+            rows += _listed(node, some)
+        await asyncio.sleep(0)
+    return {"patients": rows}
+
+
+def _listed(node: Node, patients: Sequence[bytes]) -> Iterator[dict[str, Any]]:
     state = node.state()
-    rows = []
-    for number, pseudonym in enumerate(node.patients.known()):
-        if number % 8 == 0:
-            await asyncio.sleep(0)
+    for pseudonym in patients:
         registered = patient_row(state, pseudonym)
         entry = node.find(registered.entry) if registered else None
         opened = node.patients.open(entry) if entry else None
         if opened and is_directory(opened[1]):
             continue
-        rows.append(
-            {
-                "patient": pseudonym.hex(),
-                "readable": opened is not None,
-                **describe_person(opened[1] if opened else b"{}"),
-                "catchment": registered.catchment if registered else "",
-            }
-        )
-    return {"patients": rows}
+        yield {
+            "patient": pseudonym.hex(),
+            "readable": opened is not None,
+            **describe_person(opened[1] if opened else b"{}"),
+            "catchment": registered.catchment if registered else "",
+        }
 
 
 async def timeline(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:

@@ -36,7 +36,7 @@ async def test_keys_that_are_open_close_with_the_leave(opened_at: Any, meet: Any
     await meet(clinic, county)
     entry = county.find(record.id)
     assert entry is not None
-    assert county.opener.read(entry) is not None
+    assert await county.patients.opened(entry) is not None
     revoked = await clinic.consent.revoke(patient, grant.id)
     raw = clinic.find(revoked.id)
     assert raw is not None
@@ -48,7 +48,7 @@ async def test_keys_that_are_open_close_with_the_leave(opened_at: Any, meet: Any
     soon = county.world.clock.wall_ms() + 700
     await clinic.consent.grant(patient, county.keys.box_public, until_ms=soon)
     await meet(clinic, county)
-    assert county.opener.read(entry) is not None
+    assert await county.patients.opened(entry) is not None
     await asyncio.sleep(0.8)
     with pytest.raises(Denied):
         county.opener.read(entry)
@@ -71,7 +71,7 @@ async def test_watchers_hear_first_and_may_keep_closed(opened_at: Any, meet: Any
     county.opener.watchers.append(heard.append)
     entry = county.find(record.id)
     assert entry is not None
-    assert county.opener.read(entry) is not None
+    assert await county.patients.opened(entry) is not None
     keys, body = heard
     assert (keys.what, keys.entry, keys.grants) == ("keys", grant.id, (grant.id,))
     assert (body.what, body.entry, body.category) == ("body", record.id, Category.GENERAL)
@@ -81,8 +81,9 @@ async def test_watchers_hear_first_and_may_keep_closed(opened_at: Any, meet: Any
         raise Denied("the audit is full")
 
     county.opener.watchers.append(refuse)
-    with pytest.raises(Denied, match="audit is full"):
-        county.opener.read(entry)
+    async with county.reads.announced([entry]):
+        with pytest.raises(Denied, match="audit is full"):
+            county.opener.read(entry)
 
 
 async def test_a_card_opens_while_it_is_on_the_table(opened_at: Any, meet: Any) -> None:

@@ -346,9 +346,9 @@ async def test_late_records_are_sealed_again_for_those_who_may_read(
     await meet(home, branch, county, new)
     entry = new.find(late.id)
     assert entry is not None
-    opened = new.opener.read(entry)
+    opened = await new.patients.opened(entry)
     assert opened is not None
-    assert opened.resource == lab("late")
+    assert opened[1] == lab("late")
     copy = RawCopy.of(tmp_path / "county", county.network)
     assert copy.plunder([new.keys.box_secret]).opens(late.id)
     # Said on the page: the old ciphertext opens to who kept the old key.
