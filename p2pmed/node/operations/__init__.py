@@ -35,6 +35,7 @@ FAMILIES: Final = (
     "claims",
     "proofs",
     "evidence",
+    "rows",
 )
 """Modules of this package that have operations."""
 
