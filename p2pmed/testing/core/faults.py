@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from p2pmed.testing.core.aimed import AIMED
 from p2pmed.testing.core.network import Weather
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from p2pmed.testing.core.world import CoreWorld
 
 __all__ = ["KINDS", "CoreMischief", "draw_weather"]
+
+T = TypeVar("T")
 
 DAY_MS: Final = 86_400_000
 _OUTAGE_MS: Final = (20, 1_500)
@@ -35,6 +38,7 @@ def draw_weather(dice: Random) -> Weather:
         loss=dice.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
         duplication=dice.choice((0.0, 0.0, 0.2, 0.5)),
         in_order=dice.random() < 0.5,
+        stray=dice.choice((0.0, 0.0, 0.02, 0.1)),
         flush=dice.choice(((0, 1), (1, 8), (5, 30), (1, 200))),
     )
 
@@ -51,12 +55,14 @@ class CoreMischief:
         """Whether engines can recover from amnesia by themselves."""
         self._forget_max = forget_max
         """Members that may come back without memory and vote as if nothing had happened."""
+        self.plotting = False
+        """Whether an aimed fault is under way: two at once would spoil each other."""
         self._calm = True
         self._era = 0
 
     def begin(self, weather: Weather) -> None:
         """A storm begins."""
-        self._calm = False
+        self._calm = self.plotting = False
         self._era += 1
         self.world.net.weather = weather
         if weather.latency[1] > 60:
@@ -88,7 +94,7 @@ class CoreMischief:
     def _member(self, dice: Random) -> Member:
         return dice.choice(self.world.members)
 
-    def _leader(self) -> Member | None:
+    def leader(self) -> Member | None:
         """An honest member that leads, by its own word."""
         found = None
         for member in self.world.honest:
@@ -102,7 +108,28 @@ class CoreMischief:
                 found = member
         return found
 
-    def _during(self, wait: int, action: Callable[[], object]) -> None:
+    def once(
+        self,
+        ready: Callable[[], T | None],
+        action: Callable[[T], object],
+        *,
+        patience: int,
+        every: int = 2,
+    ) -> None:
+        """Look again and again, and do it with what is ready first, if anything ever is."""
+
+        def look() -> None:
+            found = ready()
+            if found is not None:
+                action(found)
+            elif patience > 0:
+                self.once(ready, action, patience=patience - every, every=every)
+            else:
+                self.plotting = False
+
+        self.during(every, look)
+
+    def during(self, wait: int, action: Callable[[], object]) -> None:
         """Do it later, unless the storm is over by then."""
         era = self._era
 
@@ -115,34 +142,35 @@ class CoreMischief:
     # --- power ----------------------------------------------------------------------------
 
     def _crash(self, dice: Random) -> bool:
-        return self._down(self._member(dice), dice.randint(*_OUTAGE_MS))
+        return self.down(self._member(dice), dice.randint(*_OUTAGE_MS))
 
-    def _down(self, member: Member, wait: int) -> bool:
+    def down(self, member: Member, wait: int) -> bool:
+        """Its power goes for a while; whether it was up."""
         was = member.up
         member.crash()
-        self._during(wait, member.start)
+        self.during(wait, member.start)
         return was
 
     def _crash_loop(self, dice: Random) -> bool:
         member = self._member(dice)
         for lap in range(dice.randint(3, 6)):
-            self._during(1 + lap * dice.randint(40, 160), lambda: self._down(member, 12))
+            self.during(1 + lap * dice.randint(40, 160), lambda: self.down(member, 12))
         return member.up
 
     def _power_cut(self, dice: Random) -> bool:
-        outages = [self._down(m, dice.randint(*_OUTAGE_MS)) for m in self.world.members]
+        outages = [self.down(m, dice.randint(*_OUTAGE_MS)) for m in self.world.members]
         return any(outages)
 
     def _leader_crash(self, dice: Random) -> bool:
-        leader = self._leader()
-        return leader is not None and self._down(leader, dice.randint(*_OUTAGE_MS))
+        leader = self.leader()
+        return leader is not None and self.down(leader, dice.randint(*_OUTAGE_MS))
 
     def _farewell(self, dice: Random) -> bool:
-        member = self._leader() or self._member(dice)
+        member = self.leader() or self._member(dice)
         if member.up:
             member.leave()
-            self._during(30, member.crash)
-            self._during(31 + dice.randint(*_OUTAGE_MS), member.start)
+            self.during(30, member.crash)
+            self.during(31 + dice.randint(*_OUTAGE_MS), member.start)
         return member.up
 
     def _absence(self, dice: Random) -> bool:
@@ -150,7 +178,7 @@ class CoreMischief:
         member = dice.choice(world.honest)
         if sum(m.gone for m in world.members) >= self._away_max:
             return False
-        if not all(m.remembers or m.gone for m in world.honest) and not self._can_teach(member):
+        if not all(m.remembers or m.gone for m in world.honest) and not self.can_teach(member):
             return False
         member.crash()
         member.gone = True
@@ -167,7 +195,7 @@ class CoreMischief:
     def _slow_disk(self, dice: Random) -> bool:
         place = self._member(dice).place
         self.world.slow_disks[place] = dice.choice(((30, 120), (100, 500), (400, 900)))
-        self._during(dice.randint(300, 4_000), lambda: self.world.slow_disks.pop(place, None))
+        self.during(dice.randint(300, 4_000), lambda: self.world.slow_disks.pop(place, None))
         return True
 
     def _clock_jump(self, dice: Random) -> bool:
@@ -204,65 +232,24 @@ class CoreMischief:
     def _forget(self, member: Member, *, restored: bool, wait: Random) -> bool:
         others = [m for m in self.world.honest if m is not member]
         if self._recovers:
-            if member.gone or not self._can_teach(member):
+            if member.gone or not self.can_teach(member):
                 return False
         elif member.forgot or sum(m.forgot for m in others) >= self._forget_max:
             return False
         member.crash()
         member.lose_disk(restored=restored)
         member.forgot = member.forgot or not self._recovers
-        self._during(wait.randint(*_OUTAGE_MS), member.start)
+        self.during(wait.randint(*_OUTAGE_MS), member.start)
         return True
 
-    def _can_teach(self, member: Member) -> bool:
+    def can_teach(self, member: Member) -> bool:
         """Whether a quorum of others is here and remembers: who recovers needs their answers."""
         others = [m for m in self.world.honest if m is not member and m.remembers]
         return len(others) >= self.world.oracle.quorum
 
-    # --- amnesia where it hurts: aimed at the bounds of R12 -------------------------------
-
-    def _lonely_amnesia(self, dice: Random) -> bool:
-        """One member lags; another votes, forgets, and for a while meets the laggard alone."""
-        honest = self.world.honest
-        if len(honest) < 3:
-            return False
-        victim, laggard = dice.sample(honest, 2)
-        rest = [m for m in self.world.members if m not in (victim, laggard)]
-        late = dice.randint(300, 1_500)
-        self._between([laggard], [*rest, victim], both=True, wait=late)
-
-        def forget() -> None:
-            self._between([victim], rest, both=True, wait=dice.randint(200, 500))
-            self._forget_at_once(victim)
-
-        self._during(
-            late - dice.randint(1, 60), lambda: self._between([victim], rest, both=False, wait=60)
-        )
-        self._during(late, forget)
-        return True
-
-    def _leader_amnesia(self, dice: Random) -> bool:
-        """The next leader alone learns that a view is over; it votes in the next, and forgets."""
-        world = self.world
-        view = max((m.current for m in world.honest if m.up), default=0)
-        seat = (view + 1) % len(world.epoch.validators)
-        victim = next((m for m in world.honest if m.seat == seat and m.up), None)
-        if not world.is_bft or victim is None:
-            return False
-        others = [m for m in world.members if m is not victim]
-        wait = dice.randint(10, 150)
-        self._between(others, others, both=False, wait=wait)
-        self._between([victim], others, both=False, wait=wait)
-
-        def forget() -> None:
-            world.submit()
-            self._forget_at_once(victim)
-
-        self._during(wait - 5, forget)
-        return True
-
-    def _forget_at_once(self, member: Member) -> None:
-        if self._recovers and member.up and self._can_teach(member):
+    def forget_at_once(self, member: Member) -> None:
+        """``member`` comes back with an empty disk, if enough others can teach it."""
+        if self._recovers and member.up and self.can_teach(member):
             self.counts["wiped disk"] += 1
             member.crash()
             member.lose_disk(restored=False)
@@ -270,7 +257,8 @@ class CoreMischief:
 
     # --- wires ----------------------------------------------------------------------------
 
-    def _between(self, left: list[Member], right: list[Member], *, both: bool, wait: int) -> None:
+    def between(self, left: list[Member], right: list[Member], *, both: bool, wait: int) -> None:
+        """Cut the wires from ``left`` to ``right``, and back too, for a while."""
         net = self.world.net
         wires = [(a.place, b.place) for a in left for b in right]
         wires += [(b, a) for a, b in wires] if both else []
@@ -281,7 +269,7 @@ class CoreMischief:
             for wire in wires:
                 net.join(*wire)
 
-        self._during(wait, join)
+        self.during(wait, join)
 
     def _sides(self, dice: Random) -> tuple[list[Member], list[Member]]:
         members = list(self.world.members)
@@ -291,46 +279,28 @@ class CoreMischief:
 
     def _partition(self, dice: Random) -> bool:
         left, right = self._sides(dice)
-        self._between(left, right, both=True, wait=dice.randint(200, 4_000))
+        self.between(left, right, both=True, wait=dice.randint(200, 4_000))
         return bool(left and right)
 
     def _one_way(self, dice: Random) -> bool:
         left, right = self._sides(dice)
-        self._between(left, right, both=False, wait=dice.randint(200, 4_000))
+        self.between(left, right, both=False, wait=dice.randint(200, 4_000))
         return bool(left and right)
 
     def _stranded(self, dice: Random) -> bool:
         """The leader goes on talking to some, and soon to nobody; then its power may go."""
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             return False
         others = [m for m in self.world.members if m is not leader and dice.random() < 0.7]
-        self._between([leader], others, both=dice.random() < 0.5, wait=dice.randint(200, 3_000))
+        self.between([leader], others, both=dice.random() < 0.5, wait=dice.randint(200, 3_000))
         if dice.random() < 0.4:
-            self._during(dice.randint(1, 40), lambda: self._down(leader, 300))
+            self.during(dice.randint(1, 40), lambda: self.down(leader, 300))
         return bool(others)
-
-    def _torn_leaders(self, dice: Random) -> bool:
-        """Leader after leader gets its entries to a few, and dies (Raft, figure 8)."""
-
-        def tear() -> None:
-            leader = self._leader()
-            if leader is None:
-                return
-            self.world.submit(everywhere=False)
-            few = dice.randint(0, len(self.world.members) // 2)
-            others = [m for m in self.world.members if m is not leader]
-            dice.shuffle(others)
-            self._between([leader], others[few:], both=False, wait=200)
-            self._during(dice.randint(4, 40), lambda: self._down(leader, dice.randint(100, 1_500)))
-
-        for lap in range(dice.randint(2, 4)):
-            self._during(1 + lap * dice.randint(1_200, 2_000), tear)
-        return True
 
     def _hand_over(self, dice: Random) -> bool:
         """The leader thinks of leaving, and stays: a term more, for nothing."""
-        leader = self._leader()
+        leader = self.leader()
         if leader is not None:
             leader.leave()
         return leader is not None
@@ -344,7 +314,7 @@ class CoreMischief:
         for member in self.world.members:
             if member not in left and member not in right:
                 (left if dice.random() < 0.5 else right).append(member)
-        self._between(left, right, both=True, wait=dice.randint(100, 2_500))
+        self.between(left, right, both=True, wait=dice.randint(100, 2_500))
         return True
 
     def _clog(self, dice: Random) -> bool:
@@ -359,9 +329,9 @@ class CoreMischief:
         first, second = self._member(dice), self._member(dice)
         period = dice.randint(40, 400)
         for lap in range(dice.randint(3, 8)):
-            self._during(
+            self.during(
                 1 + 2 * lap * period,
-                lambda: self._between([first], [second], both=True, wait=period),
+                lambda: self.between([first], [second], both=True, wait=period),
             )
         return first is not second
 
@@ -371,7 +341,6 @@ KINDS: Final[dict[str, Callable[[CoreMischief, Random], bool]]] = {
     "crash loop": CoreMischief._crash_loop,
     "power cut": CoreMischief._power_cut,
     "leader crash": CoreMischief._leader_crash,
-    "torn leaders": CoreMischief._torn_leaders,
     "hand-over": CoreMischief._hand_over,
     "farewell": CoreMischief._farewell,
     "absence": CoreMischief._absence,
@@ -382,13 +351,12 @@ KINDS: Final[dict[str, Callable[[CoreMischief, Random], bool]]] = {
     "backup made": CoreMischief._backup,
     "wiped disk": CoreMischief._wiped,
     "restored backup": CoreMischief._restored,
-    "lonely amnesia": CoreMischief._lonely_amnesia,
-    "amnesia of the next leader": CoreMischief._leader_amnesia,
     "partition": CoreMischief._partition,
     "one-way partition": CoreMischief._one_way,
     "stranded leader": CoreMischief._stranded,
     "twin split": CoreMischief._twin_split,
     "clogging": CoreMischief._clog,
     "flapping links": CoreMischief._flap,
+    **AIMED,
 }
 """By the name that reports use; the weather adds loss, duplicate, reorder and delay."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = ["Net", "Weather"]
 
@@ -22,8 +23,13 @@ class Weather:
     duplication: float = 0.0
     in_order: bool = True
     """Whether a wire delivers in the order of sending, as a channel does."""
+    stray: float = 0.0
+    """How many messages come seconds late, while others pass them: terms end meanwhile."""
     flush: tuple[int, int] = (1, 5)
 
+
+STRAY_MS: Final = (200, 4_000)
+"""By how much more a stray message is late: up to a few elections."""
 
 CALM = Weather()
 """What remains when faults have ceased."""
@@ -37,7 +43,7 @@ class Net:
 
     def __init__(self, dice: random.Random, after: After, deliver: Deliver) -> None:
         self.weather = CALM
-        self.counts = dict.fromkeys(("loss", "duplicate", "reorder"), 0)
+        self.counts = dict.fromkeys(("loss", "duplicate", "reorder", "stray"), 0)
         """How often each fault of a single message happened."""
         self._dice, self._after, self._deliver = dice, after, deliver
         self._cuts: dict[tuple[int, int], None] = {}
@@ -82,6 +88,11 @@ class Net:
     def _put(self, wire: tuple[int, int], now: int, message: bytes) -> None:
         low, high = self.weather.latency
         at = max(now, self._clogs.get(wire, 0)) + low + int(self._dice.random() * (high - low + 1))
+        stray = 0.0 if self.weather.in_order else self.weather.stray
+        if stray and self._dice.random() < stray:
+            self.counts["stray"] += 1
+            self._after(at - now + self._dice.randint(*STRAY_MS), self._arrive, wire, message)
+            return
         last = self._last.get(wire, 0)
         if at < last:
             if self.weather.in_order:

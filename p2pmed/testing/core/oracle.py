@@ -155,6 +155,10 @@ class Oracle:
         """A read with ``token`` is asked now."""
         self.reads[token] = max((len(m.disk.chain) for m in self.world.honest), default=0)
 
+    def has_said(self, seat: int, view: int, kind: int) -> bool:
+        """Whether that seat ever cast a vote of ``kind`` in ``view``; for aimed faults."""
+        return False
+
     # --- certificates ---------------------------------------------------------------------
 
     def check_certificate(self, certificate: Certificate | Sequence[Any]) -> tuple[int, ...]:

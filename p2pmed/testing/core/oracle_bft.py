@@ -77,6 +77,10 @@ class BftOracle(Oracle):
                 self._take(said[3])
                 self._take([decided[-1] for decided in said[4]])
 
+    def has_said(self, seat: int, view: int, kind: int) -> bool:
+        """See ``Oracle.has_said``."""
+        return bool(self._said.get((seat, view, kind)))
+
     # --- votes ----------------------------------------------------------------------------
 
     def _vote(self, member: Member, kind: int, view: int, digest: bytes, signature: bytes) -> None:

@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 from p2pmed.consensus.bft import intake
 from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.bft.messages import decode_message
 from p2pmed.consensus.bft.pacemaker import DELTA_MS, DOUBLINGS_MAX
-from p2pmed.consensus.raft import messages, replica
+from p2pmed.consensus.raft import messages, replica, sending
 from p2pmed.consensus.raft.bounds import ELECTION_BEATS_MAX, HEARTBEAT_MS
 from p2pmed.consensus.raft.engine import RaftEngine
+from p2pmed.limits import BATCH_ENTRIES_MAX
 from p2pmed.testing.core.faults import KINDS, CoreMischief, draw_weather
 from p2pmed.testing.core.keys import SignatureBook, make_epoch
 from p2pmed.testing.core.liars import Liar
@@ -49,9 +51,19 @@ SETTLE_MS_MAX: Final = {
 
 REAL_KEYS_EVERY: Final = 100
 """One seed in so many runs with real signatures."""
-AIMED: Final = ("lonely amnesia", "amnesia of the next leader", "flapping links")
-AIMED_EVERY: Final = 16
-"""One BFT seed in so many has nothing but what is aimed at the bounds of recovery (R12)."""
+AIMED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = MappingProxyType(
+    {
+        "bft": (
+            ("lonely amnesia", "amnesia of the next leader", "flapping links"),
+            ("amnesia beside a laggard",),
+            ("amnesia of the next leader",),
+        ),
+        "raft": (("figure 8",), ("newcomer leads",), ("figure 8", "torn leaders")),
+    }
+)
+"""What is aimed at the bounds of a protocol: recovery (R12), commitment and floors."""
+AIMED_EVERY: Final = 8
+"""One seed in so many has nothing but one of these, so that nothing else spoils the aim."""
 DECODED_KEPT: Final = 512
 """Messages whose decoded form is kept during a run."""
 ROWS_SETTLED: Final = 64
@@ -78,6 +90,8 @@ class Cast:
     real_keys: bool = False
     keep: int = 512
     """Decided entries that a Raft log keeps: few, so that floors move within a run."""
+    batch: int = BATCH_ENTRIES_MAX
+    """Entries in one Raft append: few, so that a leader dies between them."""
 
 
 def draw_cast(engine: str, seed: int) -> Cast:
@@ -87,7 +101,16 @@ def draw_cast(engine: str, seed: int) -> Cast:
     if engine == "raft":
         seats = dice.choice(SEATS_RAFT)
         keep = dice.choice((1, 4, 512))
-        return Cast(engine=engine, seats=seats, liars=0, lying={}, real_keys=real, keep=keep)
+        batch = dice.choice((1, 2, BATCH_ENTRIES_MAX))
+        return Cast(
+            engine=engine,
+            seats=seats,
+            liars=0,
+            lying={},
+            real_keys=real,
+            keep=keep,
+            batch=batch,
+        )
     large = seed % LARGE_EVERY == LARGE_EVERY - 1
     seats = dice.randint(16, 20) if large else dice.choice(SEATS_BFT)
     liars = (seats - 1) // 3
@@ -108,8 +131,8 @@ def draw_story(engine: str, seed: int, seats: int) -> list[Step]:
     """The steps of a seed, in order."""
     dice = Random(f"{engine} story {seed}")
     kinds = [kind for kind in KINDS if dice.random() < 0.45] or ["crash"]
-    if seed % AIMED_EVERY == AIMED_EVERY - 1 and engine == "bft":
-        kinds = list(AIMED)
+    if seed % AIMED_EVERY == AIMED_EVERY - 1:
+        kinds = list(dice.choice(AIMED[engine]))
     steps: list[Step] = []
     rounds = dice.choice((1, 2, 2, 3)) if seats < 10 else dice.choice((1, 1, 2))
     for number in range(rounds):
@@ -232,10 +255,15 @@ class Run:
         """Faults cease; raises ``Violation`` unless progress returns within the bound."""
         world = self.world
         self.mischief.cease(everybody=everybody)
-        world.submit()
         for member in world.members:
             for item in range(1, world.items + 1):
                 world.after(world.dice.randint(1, 30), member.learn, item)
+        self._await_all()  # what is ordered must not wait for something new to push it
+        world.submit()
+        self._await_all()
+
+    def _await_all(self) -> None:
+        world = self.world
         began, bound = world.now, SETTLE_MS_MAX[self.cast.engine]
         while world.now < began + bound:
             world.run(world.now + 40)
@@ -333,6 +361,7 @@ def prepared(cast: Cast) -> AbstractContextManager[None]:
 
     def plant(patch: Patch) -> None:
         patch(replica, "LOG_KEEP_ENTRIES", cast.keep)
+        patch(sending, "BATCH_ENTRIES_MAX", cast.batch)
         patch(intake, "decode_message", lru_cache(DECODED_KEPT)(decode_message))
         patch(messages, "decode", lru_cache(DECODED_KEPT)(messages.decode))
 

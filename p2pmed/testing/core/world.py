@@ -188,10 +188,16 @@ class CoreWorld:
 
     # --- work -----------------------------------------------------------------------------
 
-    def submit(self, spread: tuple[int, int] = (1, 20), *, everywhere: bool = True) -> int:
+    def submit(
+        self,
+        spread: tuple[int, int] = (1, 20),
+        *,
+        everywhere: bool = True,
+        first: Member | None = None,
+    ) -> int:
         """A new counter at some member; gossip takes it to the others in its own time."""
         self.items += 1
-        first = self.choose(self.honest)
+        first = first or self.choose(self.honest)
         for member in self.members:
             if everywhere or member is first or self.dice.random() < 0.8:
                 wait = 0 if member is first else self.dice.randint(*spread)

@@ -63,7 +63,7 @@ def fork(seats: int, liars: int, seed: int) -> tuple[Run, Forgiving]:
         member.start()
     left = [m for m in world.members if m.place % 2 == 0]
     right = [m for m in world.members if m.place % 2]
-    CoreMischief(world, away_max=0, recovers=False, forget_max=0)._between(
+    CoreMischief(world, away_max=0, recovers=False, forget_max=0).between(
         left, right, both=True, wait=10**9
     )
     dice = Random(seed)
