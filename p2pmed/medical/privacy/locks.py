@@ -20,7 +20,7 @@ from p2pmed.identity import sealing
 from p2pmed.identity.stretching import USUAL, Cost, stretch
 from p2pmed.wire import codec
 
-__all__ = ["LOCKED_BYTES", "Lock", "join_locked", "part_locked"]
+__all__ = ["LOCKED_BYTES", "Lock", "join_locked", "part_lock", "part_locked"]
 
 SALT_BYTES: Final = 16
 HEAD_BYTES: Final = 1 + SALT_BYTES + 2 + 32
@@ -90,6 +90,12 @@ def part_locked(raw: bytes) -> tuple[Lock, bytes]:
     """Inverse of ``join_locked``. Raises ``DecodeError``."""
     if len(raw) != LOCKED_BYTES or raw[0] != VERSION:
         raise DecodeError("a key that is neither open nor locked")
-    cost = codec.convert([raw[17], raw[18]], Cost)
-    lock = Lock(salt=raw[1:17], cost=cost, public=raw[19:HEAD_BYTES])
-    return lock, raw[HEAD_BYTES:]
+    return part_lock(raw[:HEAD_BYTES]), raw[HEAD_BYTES:]
+
+
+def part_lock(head: bytes) -> Lock:
+    """Inverse of ``Lock.spelled``. Raises ``DecodeError``."""
+    if len(head) != HEAD_BYTES or head[0] != VERSION:
+        raise DecodeError("a lock that is none")
+    cost = codec.convert([head[17], head[18]], Cost)
+    return Lock(salt=head[1:17], cost=cost, public=head[19:HEAD_BYTES])
