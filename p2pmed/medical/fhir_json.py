@@ -18,7 +18,7 @@ import msgspec
 
 from p2pmed.errors import InvalidTransaction
 
-__all__ = ["Number", "canonical_json", "gunzip_bounded", "parse", "typed"]
+__all__ = ["Number", "canonical_json", "gunzip_bounded", "parse", "spelled", "typed"]
 
 T = TypeVar("T")
 
@@ -88,9 +88,14 @@ def canonical_json(raw: bytes) -> bytes:
 
     Two documents are equal when their canonical forms are. Raises ``InvalidTransaction``.
     """
+    return spelled(parse(raw, "document"))
+
+
+def spelled(value: Any) -> bytes:
+    """The one spelling of a value as ``parse`` reads it. Raises ``InvalidTransaction``."""
     written: list[str] = []
     try:
-        _write(parse(raw, "document"), written)
+        _write(value, written)
         return "".join(written).encode("utf-8")
     except RecursionError:
         raise InvalidTransaction("document: nested too deep") from None
