@@ -50,6 +50,7 @@ __all__ = [
     "box_public",
     "check_suite",
     "derive",
+    "info_of",
     "open_sealed",
     "pad",
     "seal",
@@ -145,7 +146,7 @@ def wrap(
     Raises ``InvalidTransaction`` if ``recipient`` is no usable X25519 public key.
     """
     try:
-        sent = wrapper.wrap(recipient, plaintext, _info(domain, context))
+        sent = wrapper.wrap(recipient, plaintext, info_of(domain, context))
     except ValueError:
         raise InvalidTransaction("the grantee's encryption key is not a usable one") from None
     return bytes([SUITE]) + sent
@@ -169,7 +170,7 @@ def unwrap(
     check_suite(wrapped[0])
     try:
         return _suite().decrypt(
-            wrapped[1:], X25519PrivateKey.from_private_bytes(secret), _info(domain, context)
+            wrapped[1:], X25519PrivateKey.from_private_bytes(secret), info_of(domain, context)
         )
     except (InvalidTag, ValueError):
         raise Denied(
@@ -221,7 +222,7 @@ def unpad(padded: bytes) -> bytes:
     return plaintext[:-1]
 
 
-def _info(domain: str, context: Sequence[bytes | str]) -> bytes:
+def info_of(domain: str, context: Sequence[bytes | str]) -> bytes:
     """HPKE's ``info``: protocol, domain, suite and context, in the one spelling."""
     # ``str`` of an enumeration's member is its plain value, which alone has a spelling.
     plain = [str(part) if isinstance(part, str) else part for part in context]
