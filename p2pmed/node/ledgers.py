@@ -206,6 +206,7 @@ class Ledgers:
             return
         for stored in blocks:
             self._anchoring.villages.index(ledger, stored.block.header.height)
+        turn.work = True  # an anchor that waits for these blocks holds up the home's
         self._anchoring.soon(turn.now)
         self._anchoring.advance(turn)
 

@@ -168,7 +168,7 @@ class Mischief:
             node.flush_ms = FLUSH_MS
             node.disk.recover()
             node.dies = ""
-            node.paused_until = 0
+            simulation.resume(node)
             node.clock.drift(0)
             simulation.start(node)
 
@@ -320,9 +320,7 @@ class Mischief:
         self.later(wait_ms, lambda: network.mute(node.number, muted=False))
 
     def _pause(self) -> None:
-        node = self.one()
-        self.simulation.struck("pause")
-        node.paused_until = self.simulation.now + self.dice.randint(500, 12_000)
+        self.simulation.pause(self.one(), self.dice.randint(500, 12_000))
 
     # --- disks and clocks -------------------------------------------------------------------
 

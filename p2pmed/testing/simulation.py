@@ -95,7 +95,9 @@ class SimNode:
     """When the power goes: just before the next flush is done, or the next that holds a row of
     the consensus engine; or once that one was answered."""
     paused_until: int = 0
-    """Until then the device stands still: what happens to it waits."""
+    """Until then the device stands still (``Simulation.pause``)."""
+    held: list[NodeEvent] = field(default_factory=list)
+    """What happened to it meanwhile."""
     flushes_lie: bool = False
     """Whether the disk says *durable* before it is."""
     notices: list[events.Notice] = field(default_factory=list)
@@ -268,6 +270,7 @@ class Simulation:
             wake_at=None,
             dies="",
             paused_until=0,
+            held=[],
             notices=[],
         )
         self.nodes.append(twin)
@@ -356,10 +359,28 @@ class Simulation:
         node.life += 1
         node.dies = ""
         node.paused_until = 0
+        node.held.clear()
         node.disk.crash(self._fate)
         if node.disk.fate not in ("", "kept"):
             self.struck(f"unsynced writes {node.disk.fate}")
         self.network.lose(node.number)
+
+    def pause(self, node: SimNode, ms: int) -> None:
+        """Let a device stand still, as a busy or sleeping one does; what happens to it waits."""
+        self.struck("pause")
+        node.paused_until = max(node.paused_until, self.now + ms)
+        self.agenda.at(ms, lambda: self.resume(node) if self.now >= node.paused_until else None)
+
+    def resume(self, node: SimNode) -> None:
+        """It goes on: what waited happens now, in order."""
+        node.paused_until = 0
+        held, node.held = node.held, []
+        life = node.life
+        for event in held:
+            if node.life == life:
+                self._step(node, event)
+        node.wake_at = None
+        self._arm(node)
 
     def cut(self, *groups: Sequence[SimNode]) -> None:
         """Only nodes of one group reach each other; unnamed nodes are a group of their own."""
@@ -451,7 +472,7 @@ class Simulation:
         if replica is None:
             return
         if self.agenda.now < node.paused_until:
-            self._later(node, node.paused_until - self.agenda.now, event)
+            node.held.append(event)
             return
         self.steps += 1
         now = self.agenda.now
