@@ -32,10 +32,13 @@ from p2pmed.node import events as node_events
 from p2pmed.node.barriers import Unconfirmed
 from p2pmed.node.care.cards import Cards
 from p2pmed.node.care.consent import Consent
+from p2pmed.node.care.disputes import Disputes
 from p2pmed.node.care.linking import Linking
 from p2pmed.node.care.opening import Opener
 from p2pmed.node.care.reads import Reads
 from p2pmed.node.care.search import Search
+from p2pmed.node.care.summary import Summaries
+from p2pmed.node.care.timeline import Timelines
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
 from p2pmed.node.kinds import discovered_kinds
@@ -101,6 +104,9 @@ class Node:
         self.consent = Consent(self)
         self.cards = Cards(self)
         self.patients = Patients(self)
+        self.timelines = Timelines(self)
+        self.disputes = Disputes(self)
+        self.summaries = Summaries(self)
         self._requests = 0
         self._replies: dict[int, asyncio.Future[node_events.Reply]] = {}
         self._listeners: list[deque[Happening]] = []

@@ -7,10 +7,8 @@ not kept.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError
 from p2pmed.ledger.transaction import Entry
@@ -26,7 +24,6 @@ from p2pmed.medical.privacy.scopes import seal_told
 from p2pmed.medical.records import (
     OpenedBody,
     Place,
-    RecordAdd,
     RecordAmend,
     RecordDraft,
     RecordRetract,
@@ -34,6 +31,7 @@ from p2pmed.medical.records import (
     seal_record,
 )
 from p2pmed.node.care.hands import Custody
+from p2pmed.node.care.timeline import TimelineItem
 from p2pmed.node.events import Draft
 from p2pmed.node.record_drafts import part_drafts, record_drafts
 
@@ -42,26 +40,6 @@ if TYPE_CHECKING:
     from p2pmed.node.receipts import Receipt
 
 __all__ = ["Patients", "TimelineItem"]
-
-ENTRIES_A_SLICE: Final = 64
-"""Records opened before other tasks get their turn: some milliseconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class TimelineItem:
-    """One record of a patient, opened."""
-
-    id: bytes
-    kind: str
-    """FHIR resource type; empty if this device may not read it."""
-    resource: bytes | None
-    """The FHIR JSON as it came in; ``None`` if this device may not read it."""
-    occurred_ms: int | None
-    recorded_ms: int
-    author: bytes
-    final: bool
-    retracted: bool
-    superseded: bool
 
 
 class Patients:
@@ -164,11 +142,16 @@ class Patients:
         """The drafts that add one resource to a patient's record."""
         return record_drafts(self._seal(resource, patient), patient, self.refs(patient))
 
-    async def amend(self, target: bytes, record: Any, *, reason: str) -> Receipt:
-        """Put a new version in the place of record ``target`` (its transaction id)."""
+    async def amend(
+        self, target: bytes, record: Any, *, reason: str, answers: bytes = b""
+    ) -> Receipt:
+        """Put a new version in the place of record ``target`` (its transaction id).
+
+        ``answers`` is the dispute that it settles.
+        """
         patient = self._subject_of(target)
         sealed = self._seal(_resource(record), patient)
-        refs = tuple(dict.fromkeys((*self.refs(patient), target)))
+        refs = self._node.consent.refs(patient, target, answers)
         parts = part_drafts(sealed, patient, refs)
 
         def body(ids: Sequence[bytes]) -> RecordAmend:
@@ -177,10 +160,13 @@ class Patients:
         drafts = [*parts, Draft(body=body, subject=patient, refs=refs)]
         return (await self._node.submit_drafts(drafts))[-1]
 
-    async def retract(self, target: bytes, *, reason: str) -> Receipt:
-        """Say that record ``target`` should not have been written; it stays, marked."""
+    async def retract(self, target: bytes, *, reason: str, answers: bytes = b"") -> Receipt:
+        """Say that record ``target`` should not have been written; it stays, marked.
+
+        ``answers`` is the dispute that it settles.
+        """
         patient = self._subject_of(target)
-        refs = tuple(dict.fromkeys((*self.refs(patient), target)))
+        refs = self._node.consent.refs(patient, target, answers)
         body = RecordRetract(record=target, reason=reason)
         return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
 
@@ -245,51 +231,12 @@ class Patients:
         return sorted(found, key=lambda entry: (entry.envelope.hlc, entry.id))
 
     async def timeline(self, patient: bytes, *, as_of_ms: int | None = None) -> list[TimelineItem]:
-        """The patient's records in causal order, opened where this device may.
+        """The patient's records in causal order, opened where this device may, and marked.
 
-        What an import notes beside the records (types with a slash) is left out.
+        What an import notes beside the records (types with a slash) is left out; those of
+        linked pseudonyms too, as ``node.timelines.of`` can add.
         """
-        await self._node.catch_up()
-        entries = self.entries(patient)
-        async with self._node.reads.announced(entries):
-            return await self._items(patient, entries, as_of_ms)
-
-    async def _items(
-        self, patient: bytes, entries: Sequence[Entry], as_of_ms: int | None
-    ) -> list[TimelineItem]:
-        state = self._node.state()
-        try:
-            ring = self.ring(patient)
-        except Denied:
-            ring = KeyRing(patient)
-        items = []
-        for number, entry in enumerate(entries):
-            if number % ENTRIES_A_SLICE == 0:
-                await asyncio.sleep(0)  # a long life must not hold the loop
-            body = self._node.body(entry)
-            if not isinstance(body, PatientRegister | RecordAdd | RecordAmend):
-                continue
-            recorded = entry.envelope.hlc >> 16
-            if as_of_ms is not None and recorded > as_of_ms:
-                continue
-            row = record_row(state, entry.id)
-            kind, resource, occurred = self._open(entry, ring) or ("", None, None)
-            if "/" in kind:
-                continue
-            items.append(
-                TimelineItem(
-                    id=entry.id,
-                    kind=kind,
-                    resource=resource,
-                    occurred_ms=occurred,
-                    recorded_ms=recorded,
-                    author=entry.author,
-                    final=self._node.final_place(entry) is not None,
-                    retracted=bool(row and row.retracted),
-                    superseded=bool(row and row.superseded_by),
-                )
-            )
-        return items
+        return await self._node.timelines.of(patient, as_of_ms=as_of_ms)
 
     async def opened(
         self, entry: Entry | None, *, purpose: Purpose = Purpose.TREATMENT
@@ -301,7 +248,10 @@ class Patients:
             return self.open(entry)
 
     def open(self, entry: Entry) -> tuple[str, bytes, int | None] | None:
-        """Type, bytes and time of a sealed record; ``None`` if this device cannot read it."""
+        """Type, bytes and time of a sealed record; ``None`` if this device cannot read it.
+
+        Within ``node.reads.announced`` only; ``opened`` does both.
+        """
         try:
             return self._open(entry, self.ring(entry.envelope.subject))
         except Denied:
