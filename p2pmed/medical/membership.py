@@ -27,6 +27,7 @@ from p2pmed.medical.registry import Act, Checked, Kind, Member
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.roles import SUPERVISORS
 from p2pmed.medical.tables import Table
+from p2pmed.quorum.possession import ProvenKey, is_proven
 from p2pmed.wire import cose
 from p2pmed.wire.codec import Bytes32, Count, OptionalId, Text, TimeMs, Wire
 
@@ -40,6 +41,7 @@ __all__ = [
     "incarnations",
     "may_withdraw",
     "member",
+    "proves_keys",
     "vote_keys",
 ]
 
@@ -62,8 +64,8 @@ class LogOpen(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Id of the last entry known of that incarnation, or empty."""
     box_key: Bytes32
     """X25519 key to which others wrap; the device's own signed word."""
-    vote_keys: Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=VOTE_KEYS_MAX)]
-    """Ed25519 keys for the coming epochs, in order."""
+    vote_keys: Annotated[tuple[ProvenKey, ...], msgspec.Meta(max_length=VOTE_KEYS_MAX)]
+    """Ed25519 keys for the coming epochs, in order, each proven to be this device's."""
     boot: Count
     """How often this device has opened a log."""
 
@@ -168,6 +170,14 @@ def may_withdraw(author: bytes, author_member: Member, issuer: bytes, place: str
     return author == issuer or (supervises and covers(author_member.place, place))
 
 
+def proves_keys(body: LogOpen, network: bytes, device: bytes) -> bool:
+    """Whether ``device`` has the secret halves of the vote keys that its log publishes."""
+    return all(
+        is_proven(published, network=network, ledger=b"", device=device)
+        for published in body.vote_keys
+    )
+
+
 def _standing(key: bytes, known: Member) -> Standing:
     return Standing(key=key, roles=known.roles, place=known.place, issuer=known.issuer)
 
@@ -188,6 +198,8 @@ def _revoked(view: Readable, device: bytes, shown: Member) -> bool:
 def _check_open(act: Act[LogOpen], view: View) -> Checked:
     if act.entry.seq != 0:
         return Rejection.MALFORMED
+    if not proves_keys(act.body, act.context.network, act.entry.author):
+        return Rejection.VOTE_KEY_UNPROVEN
     known = member(view, act.entry.author)
     if known is not None and _revoked(view, act.entry.author, act.member):
         return Rejection.AUTHOR_REVOKED
@@ -207,7 +219,7 @@ def _apply_open(act: Act[LogOpen], view: View) -> None:
         previous=body.previous,
         previous_seq=body.previous_seq,
         previous_head=body.previous_head,
-        vote_keys=body.vote_keys,
+        vote_keys=tuple(published.key for published in body.vote_keys),
         boot=body.boot,
         time=act.context.time_ms,
     )
@@ -242,7 +254,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         ordered=False,
         rules="Refused `author_unknown` if the credential chain does not lead from the authority "
         "to this device, `author_revoked` if that credential was revoked, `malformed` if it is "
-        "not the first entry of its log.",
+        "not the first entry of its log, `vote_key_unproven` if a vote key did not sign for this "
+        "device.",
     ),
     Kind(
         name="credential.revoke",

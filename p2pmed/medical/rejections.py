@@ -51,6 +51,7 @@ class Rejection(StrEnum):
     CARD_UNKNOWN = "card_unknown"
     CARD_EXISTS = "card_exists"
     CUSTODY_UNKNOWN = "custody_unknown"
+    EMERGENCY_UNKNOWN = "emergency_unknown"
     REFERRAL_UNKNOWN = "referral_unknown"
     CONSULT_UNKNOWN = "consult_unknown"
     SURGERY_UNKNOWN = "surgery_unknown"
@@ -105,6 +106,7 @@ class Rejection(StrEnum):
     CONSENT_MISSING = "consent_missing"
     SYNC_STALE = "sync_stale"
     VOTE_KEY_MISSING = "vote_key_missing"
+    VOTE_KEY_UNPROVEN = "vote_key_unproven"
     VOTE_KEY_USED = "vote_key_used"
     VOTE_KEYS_FULL = "vote_keys_full"
     MESH_FULL = "mesh_full"
@@ -148,6 +150,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.CARD_UNKNOWN: "The card is not in this ledger.",
     R.CARD_EXISTS: "A card of this number is in the ledger already.",
     R.CUSTODY_UNKNOWN: "What is referred to is no custody of this patient's key.",
+    R.EMERGENCY_UNKNOWN: "What is referred to is no emergency of this patient.",
     R.REFERRAL_UNKNOWN: "The referral is not in this ledger.",
     R.CONSULT_UNKNOWN: "The consultation is not in this ledger.",
     R.SURGERY_UNKNOWN: "The operation is not in this ledger.",
@@ -197,6 +200,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.CONSENT_MISSING: "The device has not joined: nobody is given a seat against its will.",
     R.SYNC_STALE: "The device has not caught up: it names no recent block of this ledger.",
     R.VOTE_KEY_MISSING: "A seat has no unused vote key published for the next epoch.",
+    R.VOTE_KEY_UNPROVEN: "A published vote key whose secret half the device did not prove to have.",
     R.VOTE_KEY_USED: "A vote key that was published or used before.",
     R.VOTE_KEYS_FULL: "The device has published as many unused vote keys as are kept.",
     R.MESH_FULL: "The mesh has as many devices as are kept.",

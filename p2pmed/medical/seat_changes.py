@@ -46,6 +46,7 @@ from p2pmed.medical.seats import (
     speaks_for_others,
 )
 from p2pmed.quorum.certificate import Epoch
+from p2pmed.quorum.possession import ProvenKey, is_proven
 from p2pmed.wire.codec import Bytes32, Count, Wire
 
 __all__ = [
@@ -74,10 +75,11 @@ Liars = Annotated[int, msgspec.Meta(ge=0, le=(VALIDATORS_MAX - 1) // 3)]
 class MeshKeys(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """``mesh.keys``: vote keys of the author for epochs to come, in the order of use."""
 
-    keys: Annotated[tuple[Bytes32, ...], msgspec.Meta(min_length=1, max_length=8)]
+    keys: Annotated[tuple[ProvenKey, ...], msgspec.Meta(min_length=1, max_length=8)]
+    """Each proven for this ledger and this device."""
 
     def __post_init__(self) -> None:
-        if len(set(self.keys)) < len(self.keys):
+        if len({published.key for published in self.keys}) < len(self.keys):
             raise FieldFault("keys: one stands twice")
 
 
@@ -129,8 +131,13 @@ def _check_keys(act: Act[MeshKeys], view: View) -> Checked:
     epoch = epoch_for(act, view)
     if isinstance(epoch, Rejection):
         return epoch
-    device = act.entry.author
-    if any(KEYS.get(view, device, key) is not None for key in act.body.keys):
+    device, network = act.entry.author, act.context.network
+    if not all(
+        is_proven(published, network=network, ledger=epoch.ledger, device=device)
+        for published in act.body.keys
+    ):
+        return Rejection.VOTE_KEY_UNPROVEN
+    if any(KEYS.get(view, device, published.key) is not None for published in act.body.keys):
         return Rejection.VOTE_KEY_USED
     if len(keys_ahead(view, device)) + len(act.body.keys) > KEYS_AHEAD_MAX:
         return Rejection.VOTE_KEYS_FULL
@@ -138,8 +145,9 @@ def _check_keys(act: Act[MeshKeys], view: View) -> Checked:
 
 
 def _apply_keys(act: Act[MeshKeys], view: View) -> None:
-    for key in act.body.keys:
-        KEYS.put(view, VoteKey(key=key, used=False), act.entry.author, key)
+    for published in act.body.keys:
+        row = VoteKey(key=published.key, used=False)
+        KEYS.put(view, row, act.entry.author, published.key)
 
 
 def _check_join(act: Act[MeshJoin], view: View) -> Checked:
@@ -238,7 +246,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_keys,
         apply=_apply_keys,
         local=True,
-        rules="Refused `vote_key_used` for a key published or used before, `vote_keys_full` "
+        rules="Refused `vote_key_unproven` unless each key signed for this ledger and device, "
+        "`vote_key_used` for a key published or used before, `vote_keys_full` "
         "beyond 16 unused ones.",
     ),
     Kind(

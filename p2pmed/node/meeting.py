@@ -23,7 +23,7 @@ from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import CredentialError, LocalProtocolError
 from p2pmed.ledger.genesis import Founding, Genesis, ledger_id, sign_genesis
 from p2pmed.ledger.logs import Logs
-from p2pmed.medical.membership import LogOpen
+from p2pmed.medical.membership import LogOpen, proves_keys
 from p2pmed.medical.registry import Registry
 from p2pmed.medical.seats import keys_ahead
 from p2pmed.node import events
@@ -130,7 +130,7 @@ class Meeting:
         nodes = []
         for node in sorted([*self._links, self._me]):
             opening = self._opening_of(node)
-            if opening is None or not opening.vote_keys:
+            if opening is None or not self._may_vote(node, opening):
                 continue
             chain = self._chain if node == self._me else self._links[node]
             nodes.append(
@@ -143,11 +143,16 @@ class Meeting:
             )
         self._form(turn, formation.Neighbours(tuple(nodes)))
 
+    def _may_vote(self, node: bytes, opening: LogOpen) -> bool:
+        """Whether the device published vote keys, and proved that they are its own."""
+        network = self._ledgers.identity.network
+        return bool(opening.vote_keys) and proves_keys(opening, network, node)
+
     def _vote_key_of(self, node: bytes, opening: LogOpen) -> bytes:
         """A key that no epoch of the home ledger has used."""
         home = self._ledgers.home
         ahead = keys_ahead(home.chain.state, node) if home is not None else ()
-        return ahead[0] if ahead else opening.vote_keys[0]
+        return ahead[0] if ahead else opening.vote_keys[0].key
 
     def _opening_of(self, node: bytes) -> LogOpen | None:
         """The first entry of the node's newest log that is here."""

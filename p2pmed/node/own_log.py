@@ -16,6 +16,7 @@ from p2pmed.medical.membership import LogOpen
 from p2pmed.medical.registry import Registry
 from p2pmed.node.events import Draft
 from p2pmed.node.identity import Identity
+from p2pmed.quorum.possession import prove
 from p2pmed.wire import codec
 
 __all__ = ["OwnLog", "last_hlc"]
@@ -55,7 +56,15 @@ class OwnLog:
                 previous_seq=last.next_seq - 1 if last else 0,
                 previous_head=last.head if last else b"",
                 box_key=self._keys.box_public,
-                vote_keys=tuple(self._keys.vote_public(e) for e in self._keys.vote_epochs),
+                vote_keys=tuple(
+                    prove(
+                        self._keys.vote_signer(epoch),
+                        network=self._network,
+                        ledger=b"",
+                        device=self._keys.node_id,
+                    )
+                    for epoch in self._keys.vote_epochs
+                ),
                 boot=self._boot,
             )
         )

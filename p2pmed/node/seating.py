@@ -116,7 +116,8 @@ class Seating:
         lacking = KEYS_AHEAD - len(keys_ahead(self._ledgers.overlay.state(), self._me))
         if lacking <= 0:
             return
-        made = self.vote_keys.make(lacking)
+        network = self._ledgers.identity.network
+        made = self.vote_keys.make(lacking, network=network, ledger=home.ledger)
         turn.staged = True
         with suppress(LocalProtocolError):  # a log that forked takes nothing more
             self._write(turn, (Draft(body=MeshKeys(keys=made)),))

@@ -16,6 +16,7 @@ from p2pmed.engine import Entropy
 from p2pmed.errors import DecodeError, StorageError
 from p2pmed.identity.keys import DeviceKeys, VoteSigner, public_key
 from p2pmed.identity.sealing import derive, open_sealed, seal
+from p2pmed.quorum.possession import ProvenKey, prove
 from p2pmed.world import Disk, Space
 
 __all__ = ["VoteKeys"]
@@ -32,6 +33,7 @@ class VoteKeys:
     def __init__(self, disk: Disk, keys: DeviceKeys, entropy: Entropy) -> None:
         self._disk = disk
         self._entropy = entropy
+        self._device = keys.node_id
         self._key = derive(keys.signing_seed, salt=b"p2pmed/1", info=b"vote seeds")[:32]
         seeds = keys.vote_seeds.values()
         self._first = {public_key(seed): seed for seed in seeds}
@@ -53,15 +55,16 @@ class VoteKeys:
         except DecodeError:
             raise StorageError("a vote key in this home does not open") from None
 
-    def make(self, count: int) -> tuple[bytes, ...]:
-        """Stage ``count`` new keys; their public halves, to be published once durable."""
+    def make(self, count: int, *, network: bytes, ledger: bytes) -> tuple[ProvenKey, ...]:
+        """Stage ``count`` new keys; what is to be published of them once durable."""
         made = []
         for _ in range(count):
             seed, nonce = self._entropy.token(32), self._entropy.token(_NONCE)
             public = public_key(seed)
             row = nonce + seal(self._key, nonce, seed, public)
             self._disk.stage(Space.LOCAL, _SEED + public, row)
-            made.append(public)
+            signer = VoteSigner(seed)
+            made.append(prove(signer, network=network, ledger=ledger, device=self._device))
         return tuple(made)
 
     def forget(self, public: bytes) -> None:

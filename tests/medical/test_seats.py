@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 
+from p2pmed.identity.keys import VoteSigner
 from p2pmed.ledger.epochs import begin, epoch_of, next_epoch_of, note_block
 from p2pmed.ledger.state import BlockContext, Layer
 from p2pmed.ledger.transaction import Entry, Envelope, LaneKey
@@ -18,6 +20,7 @@ from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshKeys, MeshLeav
 from p2pmed.medical.seats import exclude, keys_ahead, learners, restore, standing
 from p2pmed.node.empty import EmptyState
 from p2pmed.quorum.certificate import Epoch, Validator
+from p2pmed.quorum.possession import ProvenKey, prove
 from p2pmed.wire.hashing import hash_bytes
 
 LEDGER = hash_bytes(b"a ledger")
@@ -29,8 +32,20 @@ def device(number: int) -> bytes:
     return bytes([number]) * 32
 
 
+def signer(number: int, epoch: int) -> VoteSigner:
+    return VoteSigner(bytes([number, epoch]) * 16)
+
+
+@cache
 def key(number: int, epoch: int) -> bytes:
-    return bytes([number, epoch]) * 16
+    return signer(number, epoch).public
+
+
+def proven(number: int, epoch: int, *, of: int = 0, ledger: bytes = LEDGER) -> ProvenKey:
+    """A key of device ``number`` as it publishes it, or shown for device ``of``."""
+    return prove(
+        signer(number, epoch), network=bytes(32), ledger=ledger, device=device(of or number)
+    )
 
 
 def credential(*roles: str, revoked: bool = False) -> Member:
@@ -267,7 +282,7 @@ def test_absence_is_borne_through_two_changes_and_then_told() -> None:
         mesh.turn()
     assert mesh.say(1, change(2, add=(9,))) == "vote_key_missing"
     for n in (1, 2):
-        assert mesh.say(n, MeshKeys(keys=(key(n, 9),))) == "applied"
+        assert mesh.say(n, MeshKeys(keys=(proven(n, 9),))) == "applied"
     assert mesh.say(1, change(2, add=(9,))) == "vote_key_missing", "of the absent third"
     assert mesh.say(1, change(2, remove=(3,))) == "applied", "who has none can be removed"
 
@@ -275,9 +290,9 @@ def test_absence_is_borne_through_two_changes_and_then_told() -> None:
 def test_a_key_is_published_once_and_used_once() -> None:
     """Again, after use, or too many: refused; a key never comes back."""
     mesh = Mesh(3)
-    assert mesh.say(1, MeshKeys(keys=(key(1, 50),))) == "applied"
-    assert mesh.say(1, MeshKeys(keys=(key(1, 50),))) == "vote_key_used"
-    more = [tuple(key(1, 60 + 8 * n + i) for i in range(8)) for n in range(2)]
+    assert mesh.say(1, MeshKeys(keys=(proven(1, 50),))) == "applied"
+    assert mesh.say(1, MeshKeys(keys=(proven(1, 50),))) == "vote_key_used"
+    more = [tuple(proven(1, 60 + 8 * n + i) for i in range(8)) for n in range(2)]
     assert mesh.say(1, MeshKeys(keys=more[0])) == "applied"
     assert mesh.say(1, MeshKeys(keys=more[1])) == "vote_keys_full"
     used: set[bytes] = {key(1, 0)}
@@ -285,16 +300,34 @@ def test_a_key_is_published_once_and_used_once() -> None:
     for number in range(4):
         assert used.isdisjoint(keys_ahead(mesh.view, device(1)))
         for n in (2, 3, 9):
-            assert mesh.say(n, MeshKeys(keys=(key(n, 100 + number),))) == "applied"
+            assert mesh.say(n, MeshKeys(keys=(proven(n, 100 + number),))) == "applied"
         seated = number % 2 == 1
         word = change(number, remove=(9,)) if seated else change(number, add=(9,))
         assert mesh.say(1, word) == "applied"
         used |= {validator.vote_key for validator in mesh.turn().validators}
         if seated:
             mesh.join(9)
-    assert len([k for k in used if k[0] == 1]) == 5
+    assert len(used & {key(1, e) for e in range(256)}) == 5
     with pytest.raises(FieldFault):
-        MeshKeys(keys=(key(1, 1), key(1, 1)))
+        MeshKeys(keys=(proven(1, 1), proven(1, 1)))
+
+
+def test_nobody_publishes_a_key_that_it_cannot_sign_with() -> None:
+    """Another's key, a proof for another device or ledger, a key that verifies anything."""
+    mesh = Mesh(3)
+    theirs = proven(2, 50)
+    unsound = ProvenKey(key=b"\x01" + bytes(31), proof=b"\x01" + bytes(63))
+    for stolen in (
+        theirs,
+        ProvenKey(key=theirs.key, proof=proven(1, 50).proof),
+        proven(1, 50, of=2),
+        proven(1, 50, ledger=b""),
+        proven(1, 50, ledger=hash_bytes(b"another")),
+        unsound,
+    ):
+        assert mesh.say(1, MeshKeys(keys=(stolen,))) == "vote_key_unproven"
+    assert mesh.say(2, MeshKeys(keys=(theirs,))) == "applied"
+    assert mesh.say(1, change(liars=0, remove=(3,))) == "applied", "changes are not blocked"
 
 
 # --- proven lies ----------------------------------------------------------------------------
@@ -374,7 +407,7 @@ def test_a_raft_election_moves_one_seat_at_a_time() -> None:
             standing_of = standing(mesh.view, device(author))
             if standing_of in ("validator", "willing"):
                 mesh.say(author, MeshBallot(epoch=number, approve=wanted))
-            mesh.say(author, MeshKeys(keys=(key(author, 100 + number),)))
+            mesh.say(author, MeshKeys(keys=(proven(author, 100 + number),)))
         before = nodes(epoch_of(mesh.view))
         if mesh.say(before[0], MeshElect(epoch=number, seats=3, liars=0)) != "applied":
             break

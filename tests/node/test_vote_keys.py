@@ -7,6 +7,7 @@ import pytest
 from p2pmed.errors import StorageError
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.node.vote_keys import VoteKeys
+from p2pmed.quorum.possession import is_proven
 from p2pmed.storage.memory import MemoryDisk
 from p2pmed.wire import cose
 from p2pmed.wire.hashing import hash_bytes
@@ -25,13 +26,14 @@ class Counted:
 
 
 KEYS = DeviceKeys.generate(Counted(b"device"))
+PLACE = {"network": hash_bytes(b"network"), "ledger": hash_bytes(b"ledger")}
 OTHER = DeviceKeys.generate(Counted(b"other"))
 
 
 def test_a_key_made_ahead_signs_after_a_restart_and_not_after_its_end() -> None:
     """Its secret half is found by the public one, on the same disk with the same device's keys."""
     disk = MemoryDisk()
-    made = VoteKeys(disk, KEYS, Counted(b"entropy")).make(2)
+    made = [k.key for k in VoteKeys(disk, KEYS, Counted(b"entropy")).make(2, **PLACE)]
     disk.commit()
     keys = VoteKeys(disk, KEYS, Counted(b"more"))
     signer = keys.signer(made[0])
@@ -59,8 +61,19 @@ def test_a_key_of_the_keystore_is_retired() -> None:
 def test_the_rows_open_with_this_devices_keys_only() -> None:
     """A copy of the disk without the keystore holds no vote key."""
     disk = MemoryDisk()
-    (made,) = VoteKeys(disk, KEYS, Counted(b"entropy")).make(1)
+    (published,) = VoteKeys(disk, KEYS, Counted(b"entropy")).make(1, **PLACE)
+    made = published.key
     disk.commit()
     with pytest.raises(StorageError):
         VoteKeys(disk, OTHER, Counted(b"entropy")).signer(made)
     assert VoteKeys(disk, OTHER, Counted(b"entropy")).signer(KEYS.vote_public(0)) is None
+
+
+def test_a_made_key_is_proven_for_this_device_network_and_ledger() -> None:
+    """The proof holds there and nowhere else."""
+    (published,) = VoteKeys(MemoryDisk(), KEYS, Counted(b"entropy")).make(1, **PLACE)
+    assert is_proven(published, device=KEYS.node_id, **PLACE)
+    assert not is_proven(published, device=OTHER.node_id, **PLACE)
+    for name in PLACE:
+        elsewhere = {**PLACE, name: hash_bytes(b"elsewhere")}
+        assert not is_proven(published, device=KEYS.node_id, **elsewhere)

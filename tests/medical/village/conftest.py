@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from nacl import bindings
 
+from p2pmed.identity.keys import VoteSigner
 from p2pmed.ledger.state import BlockContext, Layer, Verdict
 from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical import kinds
@@ -18,6 +19,7 @@ from p2pmed.medical.membership import LogOpen
 from p2pmed.medical.records import RecordRow
 from p2pmed.medical.registry import Member, Registry
 from p2pmed.medical.tables import Table
+from p2pmed.quorum.possession import ProvenKey, prove
 from p2pmed.wire import codec
 from p2pmed.wire.codec import Wire
 from p2pmed.wire.hashing import hash_bytes
@@ -107,6 +109,11 @@ class Hamlet:
         if fields:
             self.members[name] = msgspec.structs.replace(self.members[name], **fields)
 
+    def vote_key(self, name: str) -> ProvenKey:
+        """A vote key of the device, proven to be its own."""
+        signer = VoteSigner(hash_bytes(b"vote" + name.encode()))
+        return prove(signer, network=NETWORK, ledger=b"", device=self.key(name))
+
     def opening(self, name: str, **fields: Any) -> LogOpen:
         """The body of a ``log.open``."""
         body = LogOpen(
@@ -115,7 +122,7 @@ class Hamlet:
             previous_seq=0,
             previous_head=b"",
             box_key=hash_bytes(b"box" + name.encode()),
-            vote_keys=(hash_bytes(b"vote" + name.encode()),),
+            vote_keys=(self.vote_key(name),),
             boot=1,
         )
         return msgspec.structs.replace(body, **fields) if fields else body

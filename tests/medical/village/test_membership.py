@@ -31,7 +31,7 @@ def test_a_log_that_opens_makes_a_member(hamlet: Any) -> None:
     assert row is not None
     assert (row.roles, row.place, row.revoked) == (("clinic",), "county/west", False)
     assert row.box_key == hamlet.opening("clinic").box_key
-    assert vote_keys(hamlet.view, device, bytes(16)) == hamlet.opening("clinic").vote_keys
+    assert vote_keys(hamlet.view, device, bytes(16)) == (hamlet.vote_key("clinic").key,)
     assert vote_keys(hamlet.view, device, bytes([1] * 16)) == ()
     assert list(incarnations(hamlet.view, device)) == [bytes(16)]
 
@@ -129,3 +129,12 @@ def test_a_half_reference_to_an_earlier_log_is_named(hamlet: Any, fields: Any) -
     """An incarnation has 16 bytes or none, an id 32 or none."""
     with pytest.raises(InvalidTransaction, match=next(iter(fields))):
         LogOpen(**{**msgspec.structs.asdict(hamlet.opening("clinic")), **fields})
+
+
+def test_a_log_that_shows_anothers_vote_key_is_refused(hamlet: Any) -> None:
+    """Whoever could take another's key would block every change that seats both."""
+    hamlet.join("clinic", "clinic")
+    hamlet.enrol("thief", "clinic")
+    stolen = hamlet.opening("thief", vote_keys=(hamlet.vote_key("clinic"),))
+    assert hamlet.write("thief", stolen).code == "vote_key_unproven"
+    assert member(hamlet.view, hamlet.key("thief")) is None
