@@ -1,4 +1,4 @@
-"""Several nodes: finality, delivery, and what an idle mesh costs.
+"""Several nodes: delivery, and what an idle mesh costs.
 
 Rule: real processes on loopback, homes on this disk, everything signed, checked and flushed.
 """
@@ -6,98 +6,14 @@ Rule: real processes on loopback, homes on this disk, everything signed, checked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from p2pmed.bench.machine import Machine
 from p2pmed.bench.results import Result, median_of, percentile
 from p2pmed.bench.size import Size
-from p2pmed.bench.skeleton import Skeleton, run_skeleton
-from p2pmed.bench.village import Village, village
+from p2pmed.bench.village import village
 
-__all__ = ["consensus_bench", "gossip_bench", "idle_bench"]
-
-SKELETON_BLOCK: Final = 256
-
-
-async def consensus_bench(machine: Machine, size: Size) -> list[Result]:
-    """Throughput and finality of each engine, beside a skeleton with as many processes."""
-    results = []
-    for engine, nodes in size.meshes:
-        results += await _consensus(machine, size, engine, nodes)
-    return results
-
-
-async def _consensus(machine: Machine, size: Size, engine: str, nodes: int) -> list[Result]:
-    half = size.load_s / 2
-    one = await run_skeleton(engine, nodes, size=1, seconds=half)
-    many = await run_skeleton(engine, nodes, size=SKELETON_BLOCK, seconds=half)
-    async with village(machine.folder / f"{engine}-{nodes}", nodes, engine=engine) as mesh:
-        # The first transaction waits for the first leader: not what is measured here.
-        await mesh.nodes[0].ask("finality", seconds=0.001, clients=1, batch=1)
-        alone = await mesh.nodes[0].ask("finality", seconds=half, clients=1, batch=1)
-        before, start = await mesh.cpu_s(), await _heights(mesh)
-        loaded = await mesh.ask_all(
-            "finality", seconds=size.load_s, clients=size.clients, batch=size.batch
-        )
-        cpu_s = await mesh.cpu_s() - before
-        blocks = max(await _heights(mesh)) - min(start)
-    what = f"{engine} {nodes}"
-    submitted = sum(len(each["times"]) for each in loaded) * size.batch
-    cpu_us = cpu_s / max(1, submitted) * 1e6
-    goal = "0.65" if nodes > 4 else "0.70"
-    details = {
-        "in_flight": nodes * size.clients * size.batch,
-        "blocks": blocks,
-        "cpu_us_per_node": round(cpu_us / nodes),
-        "skeleton_cpu_us": round(many.cpu_us),
-        "cpu_bound": round(machine.cpus * 1e6 / many.cpu_us),
-    }
-    first = Result(
-        name=f"{what}: many in flight",
-        value=sum(each["done"] for each in loaded) / size.load_s,
-        unit="tx/s",
-        limit=many.per_second,
-        limit_name="skeleton",
-        goal=f">= {goal} of the skeleton",
-        details=details,
-    )
-    cpu = Result(
-        name=f"{what}: processor time a transaction, all nodes",
-        value=cpu_us,
-        unit="us",
-        limit=many.cpu_us,
-        limit_name="skeleton",
-    )
-    times = [time for each in loaded for time in each["times"]]
-    return [
-        first,
-        cpu,
-        *_latency(f"{what}: finality, many in flight", times, many),
-        *_latency(f"{what}: finality, one in flight", alone["times"], one, engine),
-    ]
-
-
-def _latency(
-    name: str, times: Sequence[float], skeleton: Skeleton, engine: str = ""
-) -> list[Result]:
-    goals = {"bft": ("<= 5 ms", "<= 20 ms"), "raft": ("<= 2 ms", "")}.get(engine, ("", ""))
-    return [
-        Result(
-            name=f"{name}, p{share}",
-            value=percentile(times, share),
-            unit="ms",
-            limit=percentile(skeleton.times, share),
-            limit_name="skeleton",
-            goal=goal,
-            details={"samples": len(times)},
-        )
-        for share, goal in zip((50, 99), goals, strict=True)
-    ]
-
-
-async def _heights(mesh: Village) -> list[int]:
-    return [status["height"] for status in await mesh.ask_all("status")]
+__all__ = ["gossip_bench", "idle_bench"]
 
 
 async def gossip_bench(machine: Machine, size: Size) -> list[Result]:

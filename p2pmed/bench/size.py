@@ -32,6 +32,8 @@ class Size:
     """Engine and number of nodes."""
     nodes: int = 4
     """Of the gossip bench and the idle mesh."""
+    watch_s: float = 6.0
+    """For how long finality is watched after a leader was killed."""
     idle_s: float = 3.0
     patients: int = 1_000
     """Registered in the home of the records bench."""
@@ -46,7 +48,7 @@ FULL: Final = Size(
     entries=8_192,
     stored=100_000,
     gossip=10_000,
-    meshes=(("bft", 4), ("bft", 7), ("raft", 3)),
+    meshes=tuple((engine, nodes) for engine in ("bft", "raft") for nodes in (1, 3, 4, 7, 10, 13)),
     idle_s=30.0,
     patients=50_000,
 )

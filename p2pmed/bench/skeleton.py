@@ -99,6 +99,8 @@ class _Seat:
         self._ballots: dict[bytes, list[tuple[int, bytes]]] = {}
         self._voted = asyncio.Event()
         self._complete = asyncio.Event()
+        if self.seats == 1:
+            self._complete.set()  # nobody will come
         self._over: deque[bytes] = deque(maxlen=64)
         """Votes that are settled; later ones about them are not kept."""
         self._tasks: list[asyncio.Task[None]] = []

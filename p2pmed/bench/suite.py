@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from p2pmed.bench.consensus import consensus_bench
 from p2pmed.bench.machine import Machine
-from p2pmed.bench.meshes import consensus_bench, gossip_bench, idle_bench
+from p2pmed.bench.meshes import gossip_bench, idle_bench
 from p2pmed.bench.primitives import codec_bench, crypto_bench, disk_bench
 from p2pmed.bench.records import records_bench
 from p2pmed.bench.results import Conditions, Result, load_average

@@ -24,6 +24,8 @@ __all__ = ["Process", "Village", "gather_all", "start", "village"]
 WORKER: Final = "p2pmed.bench.worker"
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 WAIT_S: Final = 30.0
+NODE_S: Final = 5.0
+"""Waited longer for each node: a machine may have many more processes than cores."""
 LOOK_S: Final = 0.05
 END_S: Final = 10.0
 
@@ -60,6 +62,11 @@ class Process:
         if "error" in answer:
             raise P2pmedError(f"a process that was measured failed: {answer['error']}")
         return answer
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        self._process.kill()
+        await self._process.wait()
 
     async def end(self) -> None:
         """Close its input and wait; kill it if it takes too long."""
@@ -163,7 +170,7 @@ class Village:
 
     async def until(self, question: Any) -> None:
         """Wait until every node's status answers ``question`` with yes."""
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + WAIT_S + NODE_S * len(self.nodes)
         while not all(question(status) for status in await self.ask_all("status")):
             if time.monotonic() > end:
                 raise P2pmedError("the nodes that were to be measured do not come together")
@@ -176,6 +183,11 @@ class Village:
     async def cpu_s(self) -> float:
         """Processor time that all nodes have used so far."""
         return float(sum(status["cpu_s"] for status in await self.ask_all("status")))
+
+    async def kill(self, node: Process) -> None:
+        """Kill one node, which stays away."""
+        self.nodes.remove(node)
+        await node.kill()
 
     async def close(self, nodes: Sequence[Process] | None = None) -> None:
         """End some nodes, or all."""

@@ -37,6 +37,7 @@ PASSPHRASE: Final = "for measurements only"  # noqa: S105 (opens nothing that la
 ACCEPTS: Final = MeshPolicy(auto=True, size=20, roles=(), follow=False)
 """Signs a founding that names it; proposes none."""
 LOOK_S: Final = 0.002
+FOUND_S: Final = 60
 
 _TCP_INFO: Final = 11
 _BYTES_ACKED: Final = 120
@@ -70,6 +71,7 @@ class Worker:
             "in_sight": [key.hex() for key in node.replica.formation.in_sight],
             "ledger": node.ledger.hex() if node.ledger else None,
             "height": home.chain.height if home else 0,
+            "leads": _leads(node),
             "entries": _entries(node),
             "cpu_s": used.ru_utime + used.ru_stime,
             "rss_mb": _rss_mb(),
@@ -85,7 +87,11 @@ class Worker:
     async def found(self, members: list[str], engine: str) -> dict[str, Any]:
         """Found a ledger with these devices."""
         keys = [bytes.fromhex(key) for key in members]
-        ledger = await self._node.found_mesh(keys, engine=engine)  # type: ignore[arg-type]
+        ledger = await self._node.found_mesh(
+            keys,
+            engine=engine,  # type: ignore[arg-type]
+            patience_s=FOUND_S,
+        )
         return {"ledger": ledger.hex()}
 
     # --- load ---------------------------------------------------------------------------------
@@ -148,6 +154,15 @@ class Worker:
 
         await asyncio.gather(*(client() for _ in range(clients)))
         return {"times": times, "done": done, "seconds": seconds}
+
+    async def watch(self, seconds: float) -> dict[str, Any]:
+        """One client that submits one record after the other: when each became final."""
+        ended: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await _final(await self._node.submit_drafts(records(self._patient, 1)))
+            ended.append(time.monotonic())
+        return {"ended": ended}
 
     async def drip(self, total: int, pause_s: float) -> dict[str, Any]:
         """Write ``total`` records one by one, far apart; when each was begun."""
@@ -218,6 +233,14 @@ async def _final(receipts: list[Receipt]) -> None:
     await receipts[-1].final(timeout=120)
 
 
+def _leads(node: Node) -> bool:
+    """Whether it leads its ledger now; a leader of BFT does for a view."""
+    home = node.replica.home
+    if home is None or home.engine is None:
+        return False
+    return home.engine.status()["leader"] == home.seat
+
+
 def _entries(node: Node) -> int:
     return sum(next_seq for _, next_seq in node.replica.logs.frontier())
 
@@ -272,6 +295,7 @@ _QUESTIONS: Final[dict[str, Callable[..., Awaitable[dict[str, Any]]]]] = {
         "submit",
         "fill",
         "finality",
+        "watch",
         "drip",
         "stored",
         "listen",
