@@ -48,6 +48,9 @@ PREFIXES: Final[Mapping[str, bytes]] = {
     "facility_key": b"fk",  # digest of the place (32) + epoch (4) + entry (32)
     "facility_box": b"fb",  # box id of a facility's key (16)
     "facility_policy": b"fp",  # digest of the place (32)
+    "emergency_key": b"mk",  # digest of the place (32) + epoch (4) + entry (32)
+    "emergency_box": b"mx",  # box id of an emergency key (16)
+    "emergency": b"em",  # pseudonym (16) + opening (32)
     "unit": b"un",  # GTIN (14) + serial
     "pedigree": b"pd",  # GTIN (14) + serial + 00 + number (4)
     "lot": b"lt",  # GTIN (14) + lot

@@ -33,6 +33,7 @@ from p2pmed.node.barriers import Unconfirmed
 from p2pmed.node.care.cards import Cards
 from p2pmed.node.care.consent import Consent
 from p2pmed.node.care.disputes import Disputes
+from p2pmed.node.care.emergency import Emergency
 from p2pmed.node.care.linking import Linking
 from p2pmed.node.care.opening import Opener
 from p2pmed.node.care.reads import Reads
@@ -101,6 +102,7 @@ class Node:
         self.waiters = Waiters()
         self.opener = Opener(self)
         self.reads = Reads(self)
+        self.emergency = Emergency(self)
         self.consent = Consent(self)
         self.cards = Cards(self)
         self.patients = Patients(self)

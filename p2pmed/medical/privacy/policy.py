@@ -27,6 +27,8 @@ class Audience(StrEnum):
     """Everybody who holds the facility's key."""
     READERS = "readers"
     """Who is named at the desk."""
+    EMERGENCY = "emergency"
+    """Two of the qualified staff together, in an emergency."""
 
 
 SENSITIVE: Final = frozenset(
@@ -39,8 +41,8 @@ SENSITIVE: Final = frozenset(
 )
 """HL7's labels of what is hidden most: never handed out unasked but to who writes it."""
 
-_OPEN: Final = (Audience.DEVICE, Audience.FACILITY, Audience.READERS)
-_CLOSED: Final = (Audience.DEVICE,)
+_OPEN: Final = (Audience.DEVICE, Audience.FACILITY, Audience.READERS, Audience.EMERGENCY)
+_CLOSED: Final = (Audience.DEVICE, Audience.EMERGENCY)
 
 DEFAULT_POLICY: Final[Mapping[Category, tuple[Audience, ...]]] = {
     category: (

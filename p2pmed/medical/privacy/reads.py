@@ -129,7 +129,11 @@ def make_read(
 
 
 def open_details(
-    body: AuditRead, secrets: Mapping[bytes, bytes], *, patient: bytes, network: bytes
+    body: AuditRead,
+    secrets: Mapping[bytes, bytes | sealing.BoxSecret],
+    *,
+    patient: bytes,
+    network: bytes,
 ) -> ReadDetails:
     """What was read, for whoever has the patient's X25519 ``secrets`` (by ``box_id``).
 

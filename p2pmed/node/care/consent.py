@@ -36,6 +36,7 @@ from p2pmed.medical.privacy.delegation import (
     AccessDelegate,
     delegation_row,
 )
+from p2pmed.medical.privacy.emergency import current_emergency_key, emergency_of
 from p2pmed.medical.privacy.facilities import current_facility_key, facility_of, policy_of
 from p2pmed.medical.privacy.locks import Lock
 from p2pmed.medical.privacy.policy import Audience
@@ -103,6 +104,9 @@ class Consent:
         device, facility = self._node.keys.box_public, self.own_key()
         audiences = {device: Audience.DEVICE, **dict.fromkeys(named, Audience.READERS)}
         audiences.setdefault(facility, Audience.FACILITY)
+        emergency = current_emergency_key(state, me.place if me else "")
+        if emergency is not None:
+            audiences.setdefault(emergency, Audience.EMERGENCY)
         scopes = {
             key: tuple(each for each in ALL if audience in policy[each])
             for key, audience in audiences.items()
@@ -313,8 +317,10 @@ class Consent:
     def _newest_key(self, key: bytes) -> bytes:
         """A facility's newest key in the place of an older one: who left gets no new epoch."""
         state = self._node.state()
-        place = facility_of(state, box_id(key))
-        return (current_facility_key(state, place) or key) if place else key
+        if place := facility_of(state, box_id(key)):
+            return current_facility_key(state, place) or key
+        place = emergency_of(state, box_id(key))
+        return (current_emergency_key(state, place) or key) if place else key
 
     def _must_manage(self, ring: KeyRing) -> None:
         with contextlib.suppress(Denied):

@@ -42,6 +42,7 @@ from p2pmed.medical.records import (
     open_record,
     reseals,
 )
+from p2pmed.node.care.glass import Glass
 from p2pmed.node.record_drafts import wraps_in
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Opener:
         self._node = node
         self._held: OrderedDict[bytes, _Held] = OrderedDict()
         self._lent: dict[bytes, PatientSecrets] = {}
+        self.glass = Glass(node)
         self._unlocked: OrderedDict[tuple[bytes, Category], bytes] = OrderedDict()
         self._facility: tuple[Stamp, dict[bytes, bytes]] = ((), {})
         self.gate = Gate()
@@ -154,7 +156,7 @@ class Opener:
 
     def grants(self, patient: bytes) -> list[Grant]:
         """The grants in force by which this device, or a card that is here, may read."""
-        mine = self.secrets(patient)
+        mine = {*self.secrets(patient), *self.glass.keys(patient)}
         found = readers(self._node.state(), patient, self.now_ms())
         return [grant for grant in found if grant.row.grantee in mine]
 
@@ -194,9 +196,12 @@ class Opener:
         """What grants in force opened, and newer epochs' keys of the same categories."""
         ring = KeyRing(patient)
         for grant in grants:
-            ring = self._joined(ring, [grant.row.entry], {grant.row.grantee})
+            found = self._joined(KeyRing(patient), [grant.row.entry], {grant.row.grantee})
+            if grant.row.grantee in self.glass.keys(patient):
+                found = found.only(self.glass.categories(patient))
+            ring = ring.joined(found)
         allowed = {key.category for key in ring}
-        secrets = self.secrets(patient)
+        secrets = {**self.secrets(patient), **self.glass.keys(patient)}
         patients_own = {box_id(row.patient_key) for row in patient_keys(state, patient)}
         own = patients_own & set(secrets)
         if own:
@@ -212,7 +217,7 @@ class Opener:
 
     def _joined(self, ring: KeyRing, entries: Iterable[bytes], grantees: set[bytes]) -> KeyRing:
         """``ring`` and the keys that ``entries`` wrap to ``grantees``, whose secrets are here."""
-        secrets = self.secrets(ring.patient)
+        secrets = {**self.secrets(ring.patient), **self.glass.keys(ring.patient)}
         for name in entries:
             entry = self._node.find(name)
             wraps = wraps_in(self._node.body(entry)) if entry else []
@@ -234,6 +239,8 @@ class Opener:
 
     def leave(self, patient: bytes) -> tuple[tuple[bytes, ...], Purpose | None]:
         """By which grants this device reads now, and the purpose if that leave demands one."""
+        if self.glass.row(patient) is not None:
+            return (self.glass.opening(patient),), Purpose.EMERGENCY
         return tuple(grant.id for grant in self.grants(patient)), None
 
     def unlock(self, patient: bytes, category: Category, secret: bytes) -> None:
@@ -257,6 +264,7 @@ class Opener:
         self._held.clear()
         self._unlocked.clear()
         self._lent.clear()
+        self.glass.clear()
         self._facility = ((), {})
         self.gate.close()
 

@@ -12,11 +12,12 @@ holds the text anyway, and the entry that carries it names its author. Implement
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from p2pmed.errors import DecodeError, Denied, LocalProtocolError
+from p2pmed.identity.sealing import BoxSecret
 from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.consent import Purpose
 from p2pmed.medical.keyring import Category, KeyRing
@@ -174,14 +175,16 @@ class Reads:
         found.sort(key=lambda event: (event.time_ms, event.entry))
         return found
 
-    def _patients_own(self, patient: bytes) -> dict[bytes, bytes]:
-        held = self._node.opener.secrets(patient)
+    def _patients_own(self, patient: bytes) -> dict[bytes, bytes | BoxSecret]:
+        held: dict[bytes, bytes | BoxSecret] = dict(self._node.opener.secrets(patient))
         with contextlib.suppress(Denied, LocalProtocolError):
             hand = self._node.cards.custodians.alone(patient)
             return {**held, **hand.secrets.box_secrets()}
         return held
 
-    def _event(self, entry: Entry, body: AuditRead, secrets: dict[bytes, bytes]) -> ReadEvent:
+    def _event(
+        self, entry: Entry, body: AuditRead, secrets: Mapping[bytes, bytes | BoxSecret]
+    ) -> ReadEvent:
         patient, records = entry.envelope.subject, None
         with contextlib.suppress(Denied, DecodeError):
             details = open_details(body, secrets, patient=patient, network=self._node.network)

@@ -14,25 +14,40 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from p2pmed.errors import P2pmedError
 from p2pmed.identity import sealing
+from p2pmed.identity.joint import JointSecret
+from p2pmed.identity.joint import partial as give
 from p2pmed.identity.shamir import SecretShare
+from p2pmed.identity.staff import open_staff
 from p2pmed.ledger.transaction import Entry, open_entry
 from p2pmed.medical import kinds
 from p2pmed.medical.keyring import KeyRing
 from p2pmed.medical.patients import PatientRegister
 from p2pmed.medical.privacy.cards import CardIssue, card_secret_key, open_master, parse_card
 from p2pmed.medical.privacy.custody import CardRelease, CardRequest, PatientRekey
+from p2pmed.medical.privacy.emergency import EmergencyKey
 from p2pmed.medical.privacy.facilities import FacilityKey, open_facility_secrets
 from p2pmed.medical.privacy.holding import join_master, open_share, open_vault
 from p2pmed.medical.records import Part, Place, RecordAdd, RecordAmend, RecordReseal, open_record
 from p2pmed.medical.registry import Registry
+from p2pmed.node.node import Node
 from p2pmed.node.record_drafts import wraps_in
+from p2pmed.node.staff_files import every_staff, pepper_of
 
 RELEASE_DOMAIN = "release"
+PASSPHRASE = "for these tests only"
+
+
+def box_of(node: Node) -> bytes:
+    """A device's own X25519 secret, as its first staff member's file holds it."""
+    home = node.sessions.folder
+    raw = next(raw for file, raw in every_staff(home) if file.anonymous)
+    return open_staff(raw, PASSPHRASE, device=node.key, pepper=pepper_of(home)).boxes[0]
 
 
 @dataclass
@@ -45,6 +60,10 @@ class Loot:
     masters: dict[bytes, bytes] = field(default_factory=dict)
     """By the transaction that made the custody."""
     shares: dict[bytes, dict[int, SecretShare]] = field(default_factory=dict)
+    emergency: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
+    """Shares of emergency keys, by the public key."""
+    joint: dict[bytes, JointSecret] = field(default_factory=dict)
+    """Emergency keys of which there are shares enough."""
     records: dict[bytes, bytes] = field(default_factory=dict)
     """The plaintext of each record by its transaction id."""
 
@@ -55,7 +74,7 @@ class Loot:
     def size(self) -> tuple[int, ...]:
         rings = sum(len([key for key in ring if key.key]) for ring in self.rings.values())
         shares = sum(len(found) for found in self.shares.values())
-        return (len(self.secrets), rings, len(self.masters), shares)
+        return (len(self.secrets), rings, len(self.masters), shares, len(self.joint))
 
 
 class RawCopy:
@@ -115,13 +134,17 @@ class RawCopy:
 
     def _take(self, loot: Loot, name: bytes, body: Any) -> None:
         subject = self.entries[name].envelope.subject
-        for secret in sorted(loot.secrets):
+        if isinstance(body, EmergencyKey):
+            self._take_emergency(loot, body)
+        for secret in [*sorted(loot.secrets), *loot.joint.values()]:
             for _, wrapped, purpose in wraps_in(body):
                 with contextlib.suppress(P2pmedError):
                     ring = KeyRing.open(
                         wrapped, secret, patient=subject, network=self.network, purpose=purpose
                     )
                     loot.rings[subject] = loot.rings.get(subject, KeyRing(subject)).joined(ring)
+            if isinstance(secret, JointSecret):
+                continue
             if isinstance(body, FacilityKey):
                 for place in ("shan/mu", "shan/li", "shan"):
                     with contextlib.suppress(P2pmedError):
@@ -130,6 +153,20 @@ class RawCopy:
                         )
                         loot.secrets.update(found)
             self._take_custody(loot, name, body, subject, secret)
+
+    def _take_emergency(self, loot: Loot, body: EmergencyKey) -> None:
+        """Shares that any secret opens, and the key where they are enough."""
+        shares = loot.emergency.setdefault(body.public, {})
+        for holder in body.holders:
+            for secret in loot.secrets:
+                with contextlib.suppress(P2pmedError):
+                    context = (self.network, body.public, bytes([holder.point]))
+                    shares[holder.point] = sealing.unwrap(
+                        secret, holder.wrapped, domain="emergency", context=context
+                    )
+        if len(shares) >= body.threshold:
+            givers = {point: partial(give, share) for point, share in shares.items()}
+            loot.joint[body.public] = JointSecret(body.public, givers)
 
     def _take_custody(
         self, loot: Loot, name: bytes, body: Any, subject: bytes, secret: bytes
