@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -53,12 +54,16 @@ def why_not() -> str:
         return f"no right to make network namespaces: {error}"
 
 
+_NUMBERS: Final = count(1)
+"""LANs of this process; each has names of its own."""
+
+
 class Lan:
     """Hosts 0, 1, ... on one bridge; made by ``lan``."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._name = f"{PREFIX}{os.getpid()}-"
+    def __init__(self, hosts: int) -> None:
+        self.count = hosts
+        self._name = f"{PREFIX}{os.getpid()}-{next(_NUMBERS)}-"
         self._hub = self._name + "hub"
 
     def address(self, host: int) -> str:
@@ -129,13 +134,12 @@ class Lan:
 
 
 @contextmanager
-def lan(count: int) -> Iterator[Lan]:
-    """A LAN of ``count`` hosts. Raises ``LocalProtocolError`` where that is not permitted."""
-    if not 0 < count <= HOSTS_MAX:
-        raise LocalProtocolError(f"{count} hosts where 1 to {HOSTS_MAX} can be")
+def lan(hosts: int) -> Iterator[Lan]:
+    """A LAN of ``hosts`` hosts. Raises ``LocalProtocolError`` where that is not permitted."""
+    if not 0 < hosts <= HOSTS_MAX:
+        raise LocalProtocolError(f"{hosts} hosts where 1 to {HOSTS_MAX} can be")
     _remove(name for name in _namespaces() if _is_left_over(name))
-    made = Lan(count)
-    made.remove()
+    made = Lan(hosts)
     try:
         made.make()
         yield made
