@@ -75,6 +75,9 @@ class Keeper(Protocol):
     ) -> list[KeptRow]:
         """New random keys; ``locks`` are as long as ``categories``, empty for none."""
 
+    def take_key(self, key: bytes) -> bytes:
+        """The handle of a ``key`` (32 bytes) that came from elsewhere; it is kept from now on."""
+
     def open_locked(self, patient: bytes, key_id: bytes, locked: bytes, secret: bytes) -> bytes:
         """The handle of a locked key, opened with the lock's secret. Raises ``Denied``."""
 
@@ -160,10 +163,11 @@ def of_keeper(row: KeptRow, keeper: Keeper) -> CategoryKey:
     )
 
 
-def for_keeper(key: CategoryKey) -> KeptRow:
-    """The row by which a keeper is told of ``key``."""
-    assert key.keeper is not None or key.lock  # a ring is all of a keeper's, or all in the open
+def for_keeper(key: CategoryKey, keeper: Keeper) -> KeptRow:
+    """The row by which ``keeper`` is told of ``key``; one in the open is handed in."""
     handle = b"" if key.lock else key.key
+    if handle and key.keeper is None:
+        handle = keeper.take_key(handle)
     return KeptRow(key.category, key.epoch, key.key_id, handle, key.locked)
 
 

@@ -249,7 +249,7 @@ class KeyRing:
             raise InvalidTransaction("no keys to wrap")
         keeper = next((key.keeper for key in self if key.keeper is not None), None)
         if keeper is not None:
-            kept = [for_keeper(key) for key in self]
+            kept = [for_keeper(key, keeper) for key in self]
             wrapped = keeper.wrap_keys(kept, grantee_key, network, self.patient, purpose)
             return Wrapped(grantee=sealing.box_id(grantee_key), wrapped=wrapped)
         rows = [[key.category.value, key.epoch, key.key_id, key.spelled] for key in self]

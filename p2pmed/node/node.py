@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,8 +47,11 @@ from p2pmed.node.kinds import discovered_kinds
 from p2pmed.node.patients import Patients
 from p2pmed.node.receipts import FinalPlace, Receipt, Waiters
 from p2pmed.node.replica import MUTED, Identity, Replica
+from p2pmed.node.sessions import Sessions
 from p2pmed.node.setup import load_keys, read_chain
 from p2pmed.node.shell import Shell
+from p2pmed.node.vault.child import spawn
+from p2pmed.node.vault.face import inside
 from p2pmed.storage.home import Home, HomeFile, open_home
 from p2pmed.sync.founding import Propose
 from p2pmed.wire import cbor, codec
@@ -100,6 +104,7 @@ class Node:
         self.replica = replica
         self.world = world
         self.waiters = Waiters()
+        self.sessions = Sessions(self)
         self.opener = Opener(self)
         self.reads = Reads(self)
         self.emergency = Emergency(self)
@@ -182,8 +187,14 @@ class Node:
         """
         if not 0 < len(drafts) <= SUBMIT_MAX:
             raise LocalProtocolError(f"{len(drafts)} transactions where 1 to {SUBMIT_MAX} can be")
-        reply = await self._ask(lambda request: node_events.Submit(request, tuple(drafts), local))
+        signed = tuple(self._signed(draft) for draft in drafts)
+        reply = await self._ask(lambda request: node_events.Submit(request, signed, local))
         return [Receipt(self, entry) for entry in reply.entries]
+
+    def _signed(self, draft: Draft) -> Draft:
+        """``draft`` as an act of whoever is at the device, unless it names somebody."""
+        actor = draft.actor or self.sessions.actor
+        return draft if draft.actor == actor else replace(draft, actor=actor)
 
     async def _ask(self, make: Callable[[int], node_events.Command]) -> node_events.Reply:
         """Give the node a command and wait for its reply; the reply's error is raised."""
@@ -409,6 +420,7 @@ class Node:
             "discovery": self.shell.discovery_status,
             "discrepancies": len(self.discrepancies()),
             "evidence": len(self.replica.ledgers.accusing),
+            "session": self.sessions.status(),
         }
 
     async def events(
@@ -555,12 +567,20 @@ async def open_node(
     config: Config | None = None,
     app: Any = None,
     network: bool = True,
+    unlock: bool = True,
+    apart: bool = False,
+    idle_s: float | None = None,
 ) -> AsyncIterator[Node]:
     """Open the node whose home is the folder ``home``, and run it until the block ends.
 
     ``kinds`` adds transaction types of your own. ``config`` overrides ``p2pmed.toml``. ``app`` is
     an ``aiohttp.web.Application`` of yours, not yet started, on whose port peers shall connect;
     without it the node listens on its own. ``network=False`` works on the disk only.
+
+    With ``unlock`` records are open from the start if ``passphrase`` also opens the staff member
+    that was made with the home; without it, or where there is none, ``node.sessions.unlock``
+    opens them. ``apart`` keeps what opens records in a process of its own, and ``idle_s`` locks
+    after so many seconds without ``node.sessions.touch``.
 
     Raises ``ConfigError`` (no home, in use, a port taken, a wrong setting), ``Locked`` (the
     passphrase), ``CredentialError``, ``StorageError``. Cancelling closes everything in order.
@@ -594,17 +614,21 @@ async def open_node(
         node.shell.stopped.add_done_callback(
             lambda stopped: _report(node, stopped) if not stopped.cancelled() else None
         )
+        vault = spawn if apart else partial(inside, world.entropy)
+        node.sessions = Sessions(node, home=folder, vault=vault, idle_s=idle_s)
+        if unlock:
+            await node.sessions.unlock_default(passphrase)
         if app is not None:
             node.shell.links.attach(app)
         try:
             async with (
                 node.shell.run(listen=app is None, network=network),
                 _resealing(node, network=network),
+                _watching(node),
             ):
                 yield node
         finally:
-            node.patients.forget_keys()
-            node.search.forget_keys()
+            node.sessions.lock("the node is closed")
             node.on_stopped(LocalProtocolError("the node is closed"))
             node.shell.stopped.cancel()
 
@@ -614,13 +638,25 @@ async def _resealing(node: Node, *, network: bool) -> AsyncIterator[None]:
     """Late records are sealed again while the node runs; opened for one question (no network),
     it writes what it is asked to only.
     """
-    keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
+    with node.sessions.unattended():  # a task takes the context in which it was made
+        keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
     try:
         yield
     finally:
         if keeping is not None:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _watching(node: Node) -> AsyncIterator[None]:
+    """Sessions end by themselves while the node runs."""
+    watching = asyncio.create_task(node.sessions.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def _report(node: Node, stopped: asyncio.Future[None]) -> None:

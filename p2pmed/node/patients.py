@@ -75,6 +75,11 @@ class Patients:
         """16 random bytes for a patient to be registered."""
         return self._node.world.entropy.token(16)
 
+    def new_ring(self, pseudonym: bytes) -> KeyRing:
+        """New keys of a patient to be registered. Raises ``Locked``."""
+        vault = self._node.sessions.vault
+        return KeyRing.generate(pseudonym, self._node.world.entropy, keeper=vault)
+
     def registration(
         self,
         resource: Resource,
@@ -94,7 +99,7 @@ class Patients:
         """
         entropy, network = self._node.world.entropy, self._node.network
         consent = self._node.consent
-        ring = ring or KeyRing.generate(pseudonym, entropy)
+        ring = ring or self.new_ring(pseudonym)
         if custody is None:
             # The device, not its facility: staff that leave must not hold patients' own keys.
             own = self._node.keys.box_public

@@ -27,7 +27,9 @@ from p2pmed.identity.enrolment import (
 from p2pmed.identity.keys import DeviceKeys
 from p2pmed.identity.keystore import open_keystore, seal_keystore
 from p2pmed.identity.manifest import open_manifest
+from p2pmed.identity.stretching import CHEAP, USUAL
 from p2pmed.node.config import Config, write_config
+from p2pmed.node.staff_files import create_staff
 from p2pmed.storage.files import make_folder, read_file, replace_file
 from p2pmed.storage.home import HomeFile, create_home, read_home, write_home
 from p2pmed.wire import codec
@@ -95,9 +97,18 @@ def init_home(
     request = make_request(keys, name=name, roles=roles, place=place)
     files = {
         HomeFile.CONFIG: write_config(config or Config()).encode(),
-        HomeFile.KEYSTORE: _seal(keys.to_secret_bytes(), passphrase, cheap),
+        HomeFile.KEYSTORE: _seal(keys.apart().to_secret_bytes(), passphrase, cheap),
     }
     create_home(folder, files, incarnation=SystemEntropy().token(16))
+    create_staff(
+        folder,
+        passphrase,
+        box_secret=keys.box_secret,
+        device=keys.node_id,
+        created_ms=SystemClock().wall_ms(),
+        entropy=SystemEntropy(),
+        cost=CHEAP if cheap else USUAL,
+    )
     replace_file(folder / "request.txt", request_to_text(request).encode())
     return request_to_text(request)
 

@@ -25,7 +25,7 @@ import msgspec
 
 from p2pmed.engine import Entropy
 from p2pmed.ledger.state import Readable, View
-from p2pmed.medical.keyring import Category, CategoryKey, KeyRing, Wrapped
+from p2pmed.medical.keyring import Category, CategoryKey, Keeper, KeyRing, Wrapped
 from p2pmed.medical.patients import WRAPS_MAX, about_patient, wraps_fault
 from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
@@ -195,9 +195,11 @@ def split_tokens(entry: IndexEntry) -> list[tuple[bytes, list[bytes]]]:
     return found
 
 
-def index_ring(use: IndexUse, place: str, entropy: Entropy, *, epoch: int) -> KeyRing:
-    """New index keys of a place, one for each category."""
-    return KeyRing.generate(scope_id(use, place), entropy, epoch=epoch)
+def index_ring(
+    use: IndexUse, place: str, entropy: Entropy, *, epoch: int, keeper: Keeper | None = None
+) -> KeyRing:
+    """New index keys of a place, one for each category; kept by ``keeper``, if there is one."""
+    return KeyRing.generate(scope_id(use, place), entropy, epoch=epoch, keeper=keeper)
 
 
 def of_epoch(ring: KeyRing, category: Category, epoch: int) -> Sequence[CategoryKey]:

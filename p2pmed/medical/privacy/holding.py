@@ -189,7 +189,9 @@ def hold(
     return holding, master
 
 
-def open_share(holding: Holding, secret: bytes, *, patient: bytes, network: bytes) -> SecretShare:
+def open_share(
+    holding: Holding, secret: bytes | sealing.BoxSecret, *, patient: bytes, network: bytes
+) -> SecretShare:
     """The share of the custodian whose X25519 ``secret`` it is.
 
     Raises ``Denied`` if that is no custodian of this patient.

@@ -285,6 +285,7 @@ class Consent:
             self._node.world.entropy,
             epoch=epoch,
             locks=ring.locks if locks is None else locks,
+            keeper=self._node.sessions.vault,
         )
         now = self._node.opener.now_ms()
         standing = [

@@ -221,6 +221,9 @@ class Custodians:
         holding = self._holding(row.custody) if row else None
         if row is None or holding is None:
             raise LocalProtocolError("no such request is known here")
+        own = self._node.opener.secrets().get(sealing.box_id(row.requester_key))
+        if own is None:
+            raise Denied("that request was made by another device")
         shares, entries = [], []
         people: set[bytes] = set()
         for point, release in sorted(releases(state, request).items()):
@@ -231,7 +234,7 @@ class Custodians:
             # A custodian's rubbish takes nothing away from the others' shares.
             with contextlib.suppress(Denied, DecodeError):
                 data = sealing.unwrap(
-                    self._node.keys.box_secret,
+                    own,
                     body.wrapped,
                     domain=RELEASE_DOMAIN,
                     context=(network, patient, request, bytes([point])),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from p2pmed.errors import LocalProtocolError
-from p2pmed.identity.sealing import box_id, box_public
+from p2pmed.identity.sealing import box_id
 from p2pmed.medical.consent import EPOCHS, readers
 from p2pmed.medical.keyring import Category
 from p2pmed.medical.membership import MEMBERS, member
@@ -20,7 +20,6 @@ from p2pmed.medical.privacy.facilities import (
     FacilityPolicy,
     facility_keys,
     policy_of,
-    wrap_facility_secrets,
 )
 from p2pmed.medical.privacy.policy import Audience, Policy
 from p2pmed.node.events import Draft
@@ -69,16 +68,15 @@ class Facility:
         rows = facility_keys(self._node.state(), place)
         epoch = rows[-1].epoch + 1 if rows else 0
         held = self._node.opener.secrets()
-        older = [held[box_id(row.public)] for row in rows if box_id(row.public) in held]
-        secret = self._node.world.entropy.token(32)
-        secrets = [secret, *reversed(older)]
-        wraps = tuple(
-            wrap_facility_secrets(
-                secrets, staff[device], network=self._node.network, place=place, epoch=epoch
-            )
-            for device in sorted(chosen)
+        older = [box_id(row.public) for row in reversed(rows) if box_id(row.public) in held]
+        public, wraps = self._node.sessions.vault.make_facility(
+            older,
+            [staff[device] for device in sorted(chosen)],
+            network=self._node.network,
+            place=place,
+            epoch=epoch,
         )
-        body = FacilityKey(epoch=epoch, public=box_public(secret), wraps=wraps)
+        body = FacilityKey(epoch=epoch, public=public, wraps=wraps)
         return (await self._node.submit_drafts([Draft(body=body)]))[-1]
 
     def due(self) -> list[bytes]:

@@ -30,6 +30,7 @@ from p2pmed.medical.privacy.blind_index import (
 )
 from p2pmed.medical.roles import CARERS
 from p2pmed.node.care.index_table import IndexTable
+from p2pmed.node.vault.face import KeptBox
 
 if TYPE_CHECKING:
     from p2pmed.node.node import Node
@@ -99,7 +100,7 @@ class IndexKeys:
                 "that place has an index", hint="whoever holds its keys can admit this device"
             )
         keys = self._carers(where) if readers is None else list(readers)
-        ring = index_ring(use, where, self._node.world.entropy, epoch=0)
+        ring = self._made(use, where, 0)
         return await self._publish(use, where, ring, [self._node.keys.box_public, *keys])
 
     async def admit(self, use: IndexUse, place: str, reader: bytes) -> Receipt:
@@ -122,7 +123,7 @@ class IndexKeys:
             raise Denied("this device holds no key of that index")
         known = {box_id(row.box_key): row.box_key for _, row in MEMBERS.scan(self._node.state())}
         survivors = [known[name] for name in self._grantees(use, place) if name in known]
-        fresh = index_ring(use, place, self._node.world.entropy, epoch=ring.epoch + 1)
+        fresh = self._made(use, place, ring.epoch + 1)
         kept = [key for key in survivors if key != reader]
         return await self._publish(use, place, fresh, [self._node.keys.box_public, *kept])
 
@@ -131,6 +132,10 @@ class IndexKeys:
         self._rings.clear()
 
     # --- parts ------------------------------------------------------------------------------
+
+    def _made(self, use: IndexUse, place: str, epoch: int) -> KeyRing:
+        vault = self._node.sessions.vault
+        return index_ring(use, place, self._node.world.entropy, epoch=epoch, keeper=vault)
 
     def _carers(self, place: str) -> list[bytes]:
         rows = [row for _, row in MEMBERS.scan(self._node.state()) if not row.revoked]
@@ -180,23 +185,17 @@ class IndexKeys:
         return sorted(dict.fromkeys(names))
 
     def _open(self, scope: bytes, place: str) -> KeyRing | None:
-        own = box_id(self._node.keys.box_public)
+        boxes = self._node.sessions.boxes()
         whole: KeyRing | None = None
         for _, body in self._bodies(scope):
             for wrap in body.wraps:
-                if wrap.grantee == own and body.place == place:
-                    ring = self._unwrap(wrap, scope)
+                if wrap.grantee in boxes and body.place == place:
+                    ring = self._unwrap(boxes[wrap.grantee], wrap, scope)
                     if ring is not None:
                         whole = ring if whole is None else whole.joined(ring)
         return whole
 
-    def _unwrap(self, wrap: Wrapped, scope: bytes) -> KeyRing | None:
+    def _unwrap(self, box: KeptBox, wrap: Wrapped, scope: bytes) -> KeyRing | None:
         with contextlib.suppress(Denied, DecodeError, InvalidTransaction):
-            return KeyRing.open(
-                wrap.wrapped,
-                self._node.keys.box_secret,
-                patient=scope,
-                network=self._node.network,
-                purpose=INDEX_PURPOSE,
-            )
+            return self._node.opener.open_ring(box, wrap.wrapped, scope, INDEX_PURPOSE)
         return None

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError
+from p2pmed.errors import DecodeError, Denied, InvalidTransaction, LocalProtocolError, Locked
+from p2pmed.identity.joint import JointSecret
 from p2pmed.identity.sealing import box_id, box_public
 from p2pmed.ledger.state import Readable
 from p2pmed.ledger.transaction import Entry
@@ -28,7 +29,7 @@ from p2pmed.medical.consent import EPOCH_KEYS, Grant, Purpose, readers
 from p2pmed.medical.keyring import CACHE_PATIENTS_MAX, Category, KeyRing
 from p2pmed.medical.membership import member
 from p2pmed.medical.patients import PatientRegister, patient_keys, patient_row
-from p2pmed.medical.privacy.facilities import FacilityKey, facility_keys, open_facility_secrets
+from p2pmed.medical.privacy.facilities import FacilityKey, facility_keys
 from p2pmed.medical.privacy.holding import PatientSecrets
 from p2pmed.medical.privacy.reads import Gate
 from p2pmed.medical.records import (
@@ -44,6 +45,7 @@ from p2pmed.medical.records import (
 )
 from p2pmed.node.care.glass import Glass
 from p2pmed.node.record_drafts import wraps_in
+from p2pmed.node.vault.face import KeptBox
 
 if TYPE_CHECKING:
     from p2pmed.node.node import Node
@@ -91,7 +93,7 @@ class Opener:
         self._lent: dict[bytes, PatientSecrets] = {}
         self.glass = Glass(node)
         self._unlocked: OrderedDict[tuple[bytes, Category], bytes] = OrderedDict()
-        self._facility: tuple[Stamp, dict[bytes, bytes]] = ((), {})
+        self._facility: tuple[Stamp, dict[bytes, KeptBox]] = ((), {})
         self.gate = Gate()
         self.watchers: list[Callable[[Opening], None]] = []
         """Called in order; one that raises keeps closed what was asked for."""
@@ -104,45 +106,69 @@ class Opener:
     @contextlib.contextmanager
     def lent(self, patient: bytes, secrets: PatientSecrets) -> Iterator[None]:
         """While the block runs, ``patient``'s record opens with ``secrets`` too: a card is here."""
-        before = self._lent.get(patient)
+        vault, before = self._node.sessions.vault, self._lent.get(patient)
+        vault.lend(secrets.box_secrets().values())
         self._lent[patient] = secrets
         try:
             yield
         finally:
             self._held.pop(patient, None)
-            if before is None:
-                self._lent.pop(patient, None)
-            else:
+            self._lent.pop(patient, None)
+            if before is not None and not vault.ended:
                 self._lent[patient] = before
+            with contextlib.suppress(Locked):  # what has ended keeps nothing
+                vault.take_back(secrets.box_secrets())
+                for lent in self._lent.values():
+                    vault.lend(lent.box_secrets().values())
 
-    def secrets(self, patient: bytes = b"") -> dict[bytes, bytes]:
-        """X25519 secrets by ``box_id``: the device's, its facility's, and a card's that is here."""
-        own = self._node.keys.box_secret
-        found = {box_id(self._node.keys.box_public): own, **self._facility_secrets()}
+    def secrets(self, patient: bytes = b"") -> dict[bytes, KeptBox]:
+        """X25519 secrets by ``box_id``: the device's, its facility's, and a card's that is here.
+
+        They can be used and not be read. Raises ``Locked``.
+        """
+        found = {**self._node.sessions.boxes(), **self._facility_secrets()}
         lent = self._lent.get(patient)
-        return {**found, **lent.box_secrets()} if lent is not None else found
+        if lent is None:
+            return found
+        vault = self._node.sessions.vault
+        publics = [box_public(secret) for secret in lent.box_secrets().values()]
+        return {**found, **vault.kept(publics)}
 
-    def _facility_secrets(self) -> dict[bytes, bytes]:
+    def open_ring(
+        self, box: KeptBox | JointSecret, wrapped: bytes, patient: bytes, purpose: str
+    ) -> KeyRing:
+        """The keys wrapped to ``box``. Raises ``Denied`` or ``DecodeError``."""
+        network = self._node.network
+        if isinstance(box, JointSecret):
+            return KeyRing.open(wrapped, box, patient=patient, network=network, purpose=purpose)
+        rows = box.vault.open_keys(box_id(box.public), wrapped, network, patient, purpose)
+        return KeyRing.kept(patient, rows, box.vault)
+
+    def _facility_secrets(self) -> dict[bytes, KeptBox]:
         state = self._node.state()
         me = member(state, self._node.key)
         rows = facility_keys(state, me.place) if me and me.place and not me.revoked else []
         stamp: Stamp = tuple(row.entry for row in rows)
         if self._facility[0] == stamp:
             return self._facility[1]
-        found: dict[bytes, bytes] = {}
+        boxes, vault = self._node.sessions.boxes(), self._node.sessions.vault
+        found: dict[bytes, KeptBox] = {}
         for row in rows:
             entry = self._node.find(row.entry)
             body = self._node.body(entry) if entry else None
-            if isinstance(body, FacilityKey) and me is not None:
+            for wrap in body.wraps if isinstance(body, FacilityKey) else ():
+                if wrap.grantee not in boxes or me is None:
+                    continue
                 # A key that was made ill takes nothing away from the others.
                 with contextlib.suppress(Denied, DecodeError):
-                    secrets = open_facility_secrets(
-                        body,
-                        self._node.keys.box_secret,
+                    publics = vault.open_facility(
+                        wrap.grantee,
+                        wrap.wrapped,
                         network=self._node.network,
                         place=me.place,
+                        epoch=row.epoch,
                     )
-                    found.update((box_id(box_public(each)), each) for each in secrets)
+                    found.update(vault.kept(publics))
         self._facility = (stamp, found)
         return found
 
@@ -227,13 +253,7 @@ class Opener:
                 self._tell("keys", ring.patient, name)
                 # Anybody may write a grant: one that does not open takes nothing away.
                 with contextlib.suppress(Denied, DecodeError, InvalidTransaction):
-                    opened = KeyRing.open(
-                        wrapped,
-                        secrets[grantee],
-                        patient=ring.patient,
-                        network=self._node.network,
-                        purpose=purpose,
-                    )
+                    opened = self.open_ring(secrets[grantee], wrapped, ring.patient, purpose)
                     ring = ring.joined(opened)
         return ring
 

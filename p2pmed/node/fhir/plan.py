@@ -81,7 +81,7 @@ class Planner:
         several = dict.fromkeys(found)
         one = next(iter(several)) if len(several) == 1 else None
         rings: dict[bytes, KeyRing] = {
-            pseudonyms[index]: KeyRing.generate(pseudonyms[index], self._entropy) for index in new
+            pseudonyms[index]: self._node.patients.new_ring(pseudonyms[index]) for index in new
         }
         directory = b""
         if one is None:
@@ -125,7 +125,7 @@ class Planner:
     async def _open_directory(self, rings: dict[bytes, KeyRing]) -> bytes:
         """Register the node's own directory, once."""
         pseudonym = self._node.patients.new_pseudonym()
-        ring = rings[pseudonym] = KeyRing.generate(pseudonym, self._entropy)
+        ring = rings[pseudonym] = self._node.patients.new_ring(pseudonym)
         drafts = self._node.patients.registration(DIRECTORY, pseudonym, ring=ring)
         row = self._journal.opened_directory(pseudonym)
         receipts = await self._node.submit_drafts(drafts, local=lambda ids: [row])

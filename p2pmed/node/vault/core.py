@@ -87,6 +87,7 @@ class VaultCore:
             m.NewWords: self._new_words,
             m.NewPin: self._new_pin,
             m.Rewrap: self._rewrap,
+            m.TakeKey: self._take_key,
         }
 
     def __repr__(self) -> str:
@@ -191,6 +192,9 @@ class VaultCore:
             ask.patient, self._entropy, categories=ask.categories, epoch=ask.epoch, locks=locks
         )
         return self._rows(ring)
+
+    def _take_key(self, ask: m.TakeKey) -> m.Answer:
+        return m.Data(self._keep(ask.key))
 
     def _open_locked(self, ask: m.OpenLocked) -> m.Answer:
         lock, sealed = part_locked(ask.locked)

@@ -95,6 +95,10 @@ class Vault:
         ask = m.MakeKeys(patient, tuple(categories), epoch, tuple(locks))
         return list(self._put(ask, m.Rows).rows)
 
+    def take_key(self, key: bytes) -> bytes:
+        """See ``Keeper.take_key``."""
+        return self._put(m.TakeKey(key), m.Data).data
+
     def open_locked(self, patient: bytes, key_id: bytes, locked: bytes, secret: bytes) -> bytes:
         """See ``Keeper.open_locked``."""
         return self._put(m.OpenLocked(patient, key_id, locked, secret), m.Data).data

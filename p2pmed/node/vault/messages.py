@@ -41,6 +41,7 @@ __all__ = [
     "Rows",
     "Sign",
     "TakeBack",
+    "TakeKey",
     "Unwrap",
     "WrapKeys",
 ]
@@ -201,6 +202,12 @@ class Rewrap(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     file: File
 
 
+class TakeKey(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
+    """A patient's key that came from elsewhere."""
+
+    key: Bytes32
+
+
 class Begun(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=32):
     """Whose session it is."""
 
@@ -257,5 +264,6 @@ Ask: TypeAlias = (
     | NewWords
     | NewPin
     | Rewrap
+    | TakeKey
 )
 Answer: TypeAlias = Begun | Rows | Data | Many | Failed

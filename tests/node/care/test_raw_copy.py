@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_copy import Loot, RawCopy
+from raw_copy import Loot, RawCopy, box_of
 
 from p2pmed.errors import Denied, LocalProtocolError
 from p2pmed.identity.persons import PersonKeys
@@ -102,11 +102,11 @@ async def test_the_table_of_who_could_read_what(village: Village) -> None:
         parties = [
             copy.plunder(cards=[(lost.text, PIN)]),
             copy.plunder(cards=newest),
-            copy.plunder([clinic.keys.box_secret]),
-            copy.plunder([county.keys.box_secret]),
+            copy.plunder([box_of(clinic)]),
+            copy.plunder([box_of(county)]),
             copy.plunder(cards=[(guardian.card.text, "")]),
             copy.plunder(cards=[(family.text, "")]),
-            copy.plunder([village.stranger.keys.box_secret]),
+            copy.plunder([box_of(village.stranger)]),
             copy.plunder(cards=[(lost.text, "1111")]),
         ]
         table[event] = [village.letters(loot) for loot in parties]
@@ -180,9 +180,9 @@ async def test_two_custodians_together_read_and_one_alone_does_not(village: Vill
     await village.write("A", second.patient)
     copy = village.copy()
     family = [(second.family.text, "")]
-    assert village.letters(copy.plunder([county.keys.box_secret])) == "-"
+    assert village.letters(copy.plunder([box_of(county)])) == "-"
     assert village.letters(copy.plunder(cards=family)) == "-"
-    assert village.letters(copy.plunder([county.keys.box_secret], cards=family)) == "A"
+    assert village.letters(copy.plunder([box_of(county)], cards=family)) == "A"
 
 
 async def test_staff_that_left_get_no_new_epoch(opened_at: Any, meet: Meet, tmp_path: Path) -> None:
@@ -215,10 +215,10 @@ async def test_staff_that_left_get_no_new_epoch(opened_at: Any, meet: Meet, tmp_
     second = await desk.patients.add(lab("B"), patient=patient)
     await meet(desk, nurse, late, other)
     copy = RawCopy.of(tmp_path / "other", other.network)
-    old, new = (copy.plunder([node.keys.box_secret]) for node in (nurse, late))
+    old, new = (copy.plunder([box_of(node)]) for node in (nurse, late))
     assert (old.opens(first.id), old.opens(second.id), old.opens(closed.id)) == (True, False, False)
     assert (new.opens(first.id), new.opens(second.id), new.opens(closed.id)) == (True, True, False)
-    assert not copy.plunder([other.keys.box_secret]).records
+    assert not copy.plunder([box_of(other)]).records
 
 
 async def test_a_passphrase_closes_a_category_to_grantees_too(village: Village) -> None:
@@ -242,8 +242,8 @@ async def test_a_passphrase_closes_a_category_to_grantees_too(village: Village) 
     await village.write("C", patient)
     copy = village.copy()
     for node in (clinic, county):
-        assert village.letters(copy.plunder([node.keys.box_secret])) == "A"
-        with_words = copy.plunder([node.keys.box_secret], passphrases=[words])
+        assert village.letters(copy.plunder([box_of(node)])) == "A"
+        with_words = copy.plunder([box_of(node)], passphrases=[words])
         assert village.letters(with_words) == "ABC"
     assert [item.resource is None for item in await county.patients.timeline(patient)] == [
         False,
@@ -290,7 +290,7 @@ async def test_a_delegate_grants_and_the_grant_ends_with_the_delegation(village:
     assert [item.kind for item in await county.patients.timeline(child.patient)] == ["", ""]
     await village.write("B", child.patient)
     copy = village.copy()
-    assert village.letters(copy.plunder([county.keys.box_secret])) == "A"
+    assert village.letters(copy.plunder([box_of(county)])) == "A"
     assert village.letters(copy.plunder(cards=[(guardian.card.text, "")])) == "A"
     assert village.letters(copy.plunder(cards=[(child.card.text, "")])) == "AB"
 
@@ -307,7 +307,7 @@ async def test_survivors_of_a_revocation_get_their_own_categories_and_no_more(
     await village.write("A", patient)
     visit = await clinic.patients.add(b'{"resourceType":"Encounter"}', patient=patient)
     await village.meet(*village.all)
-    loot = village.copy().plunder([county.keys.box_secret])
+    loot = village.copy().plunder([box_of(county)])
     assert village.letters(loot) == "A"
     assert not loot.opens(visit.id)
     assert {key.category for key in loot.rings[patient]} == {Category.LABORATORY}
@@ -350,9 +350,9 @@ async def test_late_records_are_sealed_again_for_those_who_may_read(
     assert opened is not None
     assert opened[1] == lab("late")
     copy = RawCopy.of(tmp_path / "county", county.network)
-    assert copy.plunder([new.keys.box_secret]).opens(late.id)
+    assert copy.plunder([box_of(new)]).opens(late.id)
     # Said on the page: the old ciphertext opens to who kept the old key.
-    assert copy.plunder([county.keys.box_secret]).opens(late.id)
+    assert copy.plunder([box_of(county)]).opens(late.id)
     with pytest.raises(Denied):
         county.opener.read(entry)
 
