@@ -11,6 +11,7 @@ from p2pmed.cli.card import add_card, ask_pin, card_values, check_output, write_
 from p2pmed.cli.columns import columns, verdict_lines, who
 from p2pmed.cli.consent import add_consent
 from p2pmed.cli.session import add_home, ask_node, command, show
+from p2pmed.cli.summary import add_summary
 from p2pmed.errors import ConfigError
 
 __all__ = ["add"]
@@ -93,6 +94,7 @@ def _add_sharing(verbs: Any) -> None:
     readers.add_argument("--category", default="", help="only who can read this one")
     add_card(readers)
     add_consent(verbs, _verb)
+    add_summary(verbs, _verb)
 
 
 def _resource(path: Path) -> str:
@@ -181,8 +183,8 @@ def _timeline_lines(answer: Mapping[str, Any]) -> list[str]:
 
 
 def _marked(row: Mapping[str, Any]) -> str:
-    marks = [name for name in ("retracted", "superseded") if row[name]]
-    return f"{row['text']} [{', '.join(marks)}]" if marks else str(row["text"])
+    told = [mark for mark in row["marks"] if mark != "provisional"]  # the level says that
+    return f"{row['text']} [{', '.join(told)}]" if told else str(row["text"])
 
 
 def _add(parsed: argparse.Namespace) -> int:

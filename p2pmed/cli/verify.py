@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from p2pmed.cli.session import add_home, command, home_of, show
+from p2pmed.cli.columns import who
+from p2pmed.cli.session import add_home, ask_node, command, home_of, show
 from p2pmed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def add(commands: Any) -> None:
         help="check a stopped home, a bundle or a proof from its bytes; no passphrase is needed",
         example="p2pmed verify --home clinic-a\n"
         "  p2pmed verify --bundle /media/stick/mu.bundle --home clinic-a\n"
-        "  p2pmed verify --proof visit.proof",
+        "  p2pmed verify --proof visit.proof\n"
+        "  p2pmed verify --qr 'P2PS1:...' --home clinic-a",
     )
     add_home(parser)
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="check this bundle instead")
@@ -50,9 +52,15 @@ def add(commands: Any) -> None:
         help="check this proof of one transaction instead; neither home nor key is needed",
     )
     parser.add_argument(
+        "--qr",
+        metavar="TEXT",
+        help="check this printed summary code (its text, or a file with it); with --home also "
+        "whether its signer is a member",
+    )
+    parser.add_argument(
         "--manifest-id",
         metavar="HEX",
-        help="the network's id, known from elsewhere, for --proof",
+        help="the network's id, known from elsewhere, for --proof and --qr",
     )
     parser.add_argument(
         "--manifest",
@@ -66,6 +74,8 @@ def add(commands: Any) -> None:
 def _verify(parsed: argparse.Namespace) -> int:
     if parsed.proof is not None:
         return _verify_proof(parsed)
+    if parsed.qr is not None:
+        return _verify_code(parsed)
     from p2pmed.node.audit import audit_bundle, audit_home
 
     report = _stages(parsed)
@@ -87,6 +97,28 @@ def _verify_proof(parsed: argparse.Namespace) -> int:
         network = _hex_id(parsed.manifest_id)
     answer = {"checked": str(parsed.proof), "ok": True, **check_file(parsed.proof, network=network)}
     return show(parsed, answer, lines=proof_lines)
+
+
+def _verify_code(parsed: argparse.Namespace) -> int:
+    from p2pmed.cli.card import read_card
+    from p2pmed.cli.summary import code_lines
+    from p2pmed.medical.care.summary_code import CODE_PREFIX, described, parse_code
+
+    text = parsed.qr if parsed.qr.startswith(CODE_PREFIX) else read_card(Path(parsed.qr))
+    if parsed.home is not None:
+        answer = ask_node(parsed, "summary.check", {"code": text})
+        signer = who(answer["signer"])
+    else:
+        found = parse_code(text)
+        answer = {**described(found.code), "network": found.code.network.hex()}
+        answer |= {"signer": {"device": found.signer.hex()}, "trusted": None}
+        signer = f"the device {found.signer.hex()}; --home says whether it is a member"
+    wanted = _hex_id(parsed.manifest_id).hex() if parsed.manifest_id else answer["network"]
+    ok = answer["trusted"] is not False and answer["network"] == wanted
+    answer = {"ok": ok, **answer}
+    verdict = "the signature holds" if ok else "WRONG: signed by no member of this network"
+    show(parsed, answer, lines=lambda answer: [*code_lines(answer), f"{verdict}: {signer}"])
+    return 0 if ok else 1
 
 
 def _hex_id(text: str) -> bytes:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from p2pmed.medical.adjudication import (
         ClaimAdjudicate,
+        ClaimCondition,
         ClaimLine,
         ClaimSubmit,
-        Condition,
         LineResult,
         PolicyIssue,
         ProductApprove,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from p2pmed.medical.tables import Table
     from p2pmed.medical.typed import (
         Coding,
+        Condition,
         Demographics,
         Encounter,
         Immunization,
@@ -77,6 +78,7 @@ __all__ = [
     "AllergyIntolerance",
     "CarePlan",
     "ClaimAdjudicate",
+    "ClaimCondition",
     "ClaimLine",
     "ClaimSubmit",
     "Coding",
@@ -138,9 +140,9 @@ __all__ = [
 _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "adjudication": (
         "ClaimAdjudicate",
+        "ClaimCondition",
         "ClaimLine",
         "ClaimSubmit",
-        "Condition",
         "LineResult",
         "PolicyIssue",
         "ProductApprove",
@@ -171,6 +173,7 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "tables": ("Table",),
     "typed": (
         "Coding",
+        "Condition",
         "Demographics",
         "Encounter",
         "Immunization",

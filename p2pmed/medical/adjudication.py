@@ -36,10 +36,10 @@ __all__ = [
     "RULE_INPUTS",
     "Adjudication",
     "ClaimAdjudicate",
+    "ClaimCondition",
     "ClaimLine",
     "ClaimRow",
     "ClaimSubmit",
-    "Condition",
     "CoverRow",
     "LineResult",
     "NamedRow",
@@ -70,7 +70,7 @@ RULE_INPUTS: Final = frozenset(
 this line; whole days since the policy began."""
 
 
-class Condition(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class ClaimCondition(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A line passes only if ``rule`` gives true; else it is refused for ``reason``."""
 
     reason: Code
@@ -84,7 +84,7 @@ class ProductPublish(Wire, frozen=True, array_like=True, forbid_unknown_fields=T
     version: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     insurer: Bytes32
     hospital: Bytes32
-    conditions: Annotated[tuple[Condition, ...], msgspec.Meta(max_length=CONDITIONS_MAX)]
+    conditions: Annotated[tuple[ClaimCondition, ...], msgspec.Meta(max_length=CONDITIONS_MAX)]
     allowed: Tree
     """What is paid for a line that passes, in minor units."""
     ceiling: Amount

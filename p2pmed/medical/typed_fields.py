@@ -145,6 +145,8 @@ def check_text(value: str, field: str, *, empty: bool = False) -> None:
         refuse(field, f"expected text of at most {TEXT_CHARS_MAX} characters")
     if not empty and not value.strip():
         refuse(field, "empty")
+    if any(char in "\x00" or "\ud800" <= char <= "\udfff" for char in value):
+        refuse(field, "a character that no text holds")
 
 
 def check_code(value: str, field: str) -> None:

@@ -61,3 +61,10 @@ def test_a_bare_code_belongs_to_its_field() -> None:
 def test_nothing_empty_is_written() -> None:
     """FHIR knows no empty value, but zero and false are values."""
     assert filled(a=None, b="", c=[], d=0, e=False) == {"d": 0, "e": False}
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"])
+def test_text_that_no_json_or_database_holds_is_refused_by_its_field(text: str) -> None:
+    """Half of a surrogate pair, or NUL, is named at the field, not found when it is written."""
+    with pytest.raises(InvalidTransaction, match=r"Coding\.display"):
+        Coding("E11", "urn:x", text)

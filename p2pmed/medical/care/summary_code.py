@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 CODE_PREFIX: Final = "P2PS1:"
-CODE_CHARS_MAX: Final = 2_200
-"""A QR code of version 32 at level M, some 9 cm on paper: what a telephone still reads."""
+CODE_CHARS_MAX: Final = 2_000
+"""A QR code of version 31 at level M, six to nine cm on paper: what a telephone still reads."""
 CODE_DOMAIN: Final = "summary"
 LINES_MAX: Final = 8
 PAYLOAD_BYTES_MAX: Final = 1_200

@@ -3,13 +3,16 @@
 Rule of this file: the page holds what the summary's headings say, in order, newest first, and
 who made it when; a reader checks the code, not the paper. The same summary gives the same bytes.
 Made by reportlab (BSD; the extra ``print``), which is loaded when something is printed. Chinese is
-set in one of the fonts that PDF viewers bring themselves (``STSong-Light``), so that no font is
-shipped; a font file of the user's is embedded instead, reduced to the characters that occur.
+set in a font file of this machine, embedded and reduced to the characters that occur, if there
+is one (``FONTS``, or the caller's); else in one that PDF viewers bring themselves
+(``STSong-Light``), and then the name stands in Latin letters too. No font is shipped.
 Implements ``docs/protocols/summary.md``, clause 16.
 """
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any, Final
 
 from p2pmed.errors import ConfigError
 from p2pmed.medical.care.summary_parts import day_of
+from p2pmed.medical.privacy.romanise import is_han, latin, pinyin
 
 __all__ = ["PAGES_MAX", "Sheet", "print_sheet"]
 
@@ -31,7 +35,18 @@ CODE_SIDE: Final = 170.0
 """Six centimetres: a module of a full code is then half a millimetre wide."""
 LATIN: Final = "Helvetica"
 VIEWERS_OWN: Final = "STSong-Light"
-"""Adobe-GB1: every viewer with Chinese fonts at all shows it."""
+"""Adobe-GB1: every viewer with Chinese fonts at all shows it; others leave it blank."""
+FONTS: Final = (
+    "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
+    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+    "/usr/share/fonts/truetype/arphic/uming.ttc",
+    "C:/Windows/Fonts/msyh.ttc",
+    "C:/Windows/Fonts/simhei.ttf",
+    "/System/Library/Fonts/Supplemental/Arial Unicode.ttf",
+    "/System/Library/Fonts/STHeiti Light.ttc",
+)
+"""Fonts with Chinese and TrueType outlines, where Debian, Windows and macOS put them."""
 NOTE: Final = "Scan the code with `p2pmed verify --qr` to check who signed this."
 
 
@@ -57,6 +72,12 @@ class Sheet:
         self.notes = notes
         self.code = code
 
+    @property
+    def is_latin(self) -> bool:
+        """Whether Helvetica has every character of it."""
+        lines = (line for title, found in self.headings for line in (title, *found))
+        return all(map(_is_latin, (*self.person.values(), self.maker, *self.notes, *lines)))
+
     def __repr__(self) -> str:
         return f"<Sheet of {len(self.headings)} headings>"
 
@@ -75,7 +96,7 @@ def print_sheet(sheet: Sheet, *, font: Path | None = None) -> bytes:
     into = BytesIO()
     canvas = Canvas(into, pagesize=A4, invariant=1, pageCompression=1)
     canvas.setTitle(f"Patient summary as of {day_of(sheet.made_ms)}")
-    page = _Page(canvas, _wide_font(font))
+    page = _Page(canvas, _wide_font(font, sheet))
     page.head(sheet)
     for title, lines in sheet.headings:
         page.heading(title, lines)
@@ -84,26 +105,53 @@ def print_sheet(sheet: Sheet, *, font: Path | None = None) -> bytes:
     return into.getvalue()
 
 
-def _wide_font(path: Path | None) -> str:
+def _wide_font(path: Path | None, sheet: Sheet) -> str:
     """The name of a registered font for what Helvetica does not have."""
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+
+    if path is not None:
+        return _embedded(path)
+    if sheet.is_latin:
+        return LATIN
+    for known in map(Path, FONTS):
+        if known.is_file():
+            with contextlib.suppress(ConfigError, OSError):
+                return _embedded(known)
+    pdfmetrics.registerFont(UnicodeCIDFont(VIEWERS_OWN))
+    return VIEWERS_OWN
+
+
+def _embedded(path: Path) -> str:
+    """Register a font file. Raises ``ConfigError`` if it cannot be embedded."""
+    from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
-    if path is None:
-        pdfmetrics.registerFont(UnicodeCIDFont(VIEWERS_OWN))
-        return VIEWERS_OWN
-    if path.stat().st_size > FONT_BYTES_MAX:
-        raise ConfigError(f"{path}: a font of more than {FONT_BYTES_MAX} bytes")
-    name = f"given-{path.stem}"
+    if not path.is_file() or path.stat().st_size > FONT_BYTES_MAX:
+        raise ConfigError(f"{path}: no font file of at most {FONT_BYTES_MAX} bytes")
+    name = f"file-{path.stem}"
     try:
         pdfmetrics.registerFont(TTFont(name, str(path)))
-    except (TTFError, ValueError, KeyError, IndexError):
+    except (TTFError, ValueError, KeyError, IndexError, struct.error):
         raise ConfigError(
             f"{path}: not a font that can be embedded",
             hint="TrueType outlines are needed (.ttf); fonts with PostScript outlines are not read",
         ) from None
     return name
+
+
+def _in_latin(name: str) -> str:
+    """A name as it is read: pinyin for Han, letters for letters."""
+    words = [latin(word) if not is_han(word[0]) else pinyin(word) for word in name.split()]
+    return " ".join(word for word in words if word).title()
+
+
+def _is_latin(text: str) -> bool:
+    try:
+        text.encode("cp1252")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Page:
@@ -121,7 +169,11 @@ class _Page:
     def head(self, sheet: Sheet) -> None:
         """Whose summary, as of when, by whom, and the code."""
         self._code(sheet.code)
-        self._write(sheet.person["name"] or "(no name)", TITLE)
+        name = sheet.person["name"] or "(no name)"
+        self._write(name, TITLE)
+        if self._wide == VIEWERS_OWN and not _is_latin(name):
+            # Where the viewer has no such font either, the sheet must still say whose it is.
+            self._write(_in_latin(name), HEAD)
         born = sheet.person["birth_date"] or "unknown"
         self._write(f"born {born}, {sheet.person['gender'] or 'gender unknown'}", BODY)
         self._write(f"Patient summary as of {day_of(sheet.made_ms)}", BODY)
@@ -181,10 +233,10 @@ class _Page:
         return [*lines, line] if line or not lines else lines
 
     def _runs(self, text: str) -> list[tuple[str, str]]:
-        """Pieces of one font each: Helvetica for what Latin-1 has."""
+        """Pieces of one font each: Helvetica for what it has."""
         runs: list[tuple[str, str]] = []
         for char in text:
-            font = LATIN if ord(char) < 256 else self._wide
+            font = LATIN if _is_latin(char) else self._wide
             if runs and runs[-1][1] == font:
                 runs[-1] = (runs[-1][0] + char, font)
             else:

@@ -102,8 +102,15 @@ def _text(value: Any) -> str:
 def _name(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
-    parts = [*map(_plain, _list(value.get("given"))), _plain(value.get("family"))]
-    return " ".join(filter(None, parts)) or _plain(value.get("text"))
+    text, family = _plain(value.get("text")), _plain(value.get("family"))
+    given = [*filter(None, map(_plain, _list(value.get("given"))))]
+    if any(_is_han(char) for char in family):
+        return text or "".join((family, *given))  # the family's name comes first, nothing between
+    return " ".join(filter(None, (*given, family))) or text
+
+
+def _is_han(char: str) -> bool:
+    return "\u3400" <= char <= "\u9fff"
 
 
 def _list(value: Any) -> list[Any]:

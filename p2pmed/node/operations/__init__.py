@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "patients",
     "consent",
     "cards",
+    "summary",
     "find",
     "drugs",
     "claims",

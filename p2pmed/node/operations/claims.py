@@ -20,7 +20,7 @@ from p2pmed.medical.adjudication import (
     ClaimLine,
     ClaimRow,
     ClaimSubmit,
-    Condition,
+    ClaimCondition,
     LineResult,
     PolicyIssue,
     ProductApprove,
@@ -96,11 +96,11 @@ def _conditions(terms: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _condition(item: Any) -> Condition:
+def _condition(item: Any) -> ClaimCondition:
     if not isinstance(item, dict) or set(item) != {"reason", "rule"}:
         raise ConfigError('conditions: each is an object with "reason" and "rule"')
     check_rule(item["rule"], RULE_INPUTS)
-    return Condition(reason=Arguments(item).text("reason"), rule=item["rule"])
+    return ClaimCondition(reason=Arguments(item).text("reason"), rule=item["rule"])
 
 
 async def approve(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:

@@ -117,7 +117,7 @@ async def timeline(node: Node, arguments: Arguments, report: Report) -> dict[str
     as_of = arguments.text("as_of", None)
     moment = moment_ms(as_of, "as_of", end_of_day=True) if as_of is not None else None
     wanted = arguments.text("type", "")
-    items = await node.patients.timeline(pseudonym, as_of_ms=moment)
+    items = await node.timelines.of(pseudonym, as_of_ms=moment, person=True)
     state = node.state()
     rows = [
         {
@@ -131,6 +131,11 @@ async def timeline(node: Node, arguments: Arguments, report: Report) -> dict[str
             "level": node.receipt(item.id).level,
             "retracted": item.retracted,
             "superseded": item.superseded,
+            "marks": [mark.value for mark in item.marks],
+            "rivals": [rival.hex() for rival in item.rivals],
+            "disputes": [name.hex() for name in item.disputes],
+            "refusal": item.refusal,
+            "patient": item.patient.hex(),
             "author": describe_device(state, item.author)["name"],
         }
         for item in items

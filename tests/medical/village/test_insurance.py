@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from p2pmed.errors import InvalidTransaction
 from p2pmed.medical.adjudication import (
     ClaimAdjudicate,
+    ClaimCondition,
     ClaimLine,
     ClaimSubmit,
-    Condition,
     LineResult,
     PolicyIssue,
     ProductApprove,
@@ -56,7 +56,7 @@ def publish(h: Any, who: str = "insurer", **fields: Any) -> Any:
         version=1,
         insurer=h.key("insurer"),
         hospital=h.key("hospital"),
-        conditions=(Condition(reason="not_covered", rule=COVERED),),
+        conditions=(ClaimCondition(reason="not_covered", rule=COVERED),),
         allowed=FOUR_FIFTHS,
         ceiling=10_000,
         currency="CNY",
@@ -169,7 +169,7 @@ def test_publishing_refusals(h: Any) -> None:
     for number, bad in enumerate((["rm"], ["var", "diagnosis"], None, ["+", 1])):
         code = publish(h, version=2 + number, allowed=bad).code
         assert code == ("applied" if bad == ["+", 1] else "rule_invalid")
-    bad_condition = (Condition(reason="x", rule=["not"]),)
+    bad_condition = (ClaimCondition(reason="x", rule=["not"]),)
     assert publish(h, version=9, conditions=bad_condition).code == "rule_invalid"
 
 
@@ -292,7 +292,7 @@ def test_a_rule_that_fails_pays_nothing_and_says_why(h: Any) -> None:
         policy = issue(h, approved(h, version=version, allowed=rule)).id
         claim = submit(h, policy)
         assert plain(settled(h, claim.id)[1]) == [(False, reason, 0)]
-    unsure = (Condition(reason="x", rule=1),)
+    unsure = (ClaimCondition(reason="x", rule=1),)
     policy = issue(h, approved(h, version=9, conditions=unsure)).id
     assert plain(settled(h, submit(h, policy).id)[1]) == [(False, "rule_type", 0)]
 
