@@ -32,13 +32,17 @@ from p2pmed.medical.registry import Kind, Registry
 from p2pmed.node import events as node_events
 from p2pmed.node.barriers import Unconfirmed
 from p2pmed.node.care.cards import Cards
+from p2pmed.node.care.cases import Cases
 from p2pmed.node.care.consent import Consent
+from p2pmed.node.care.consultations import Consultations
 from p2pmed.node.care.disputes import Disputes
 from p2pmed.node.care.emergency import Emergency
 from p2pmed.node.care.linking import Linking
 from p2pmed.node.care.opening import Opener
 from p2pmed.node.care.reads import Reads
+from p2pmed.node.care.referrals import Referrals
 from p2pmed.node.care.search import Search
+from p2pmed.node.care.surgery import Surgery
 from p2pmed.node.care.summary import Summaries
 from p2pmed.node.care.timeline import Timelines
 from p2pmed.node.config import Config, read_config
@@ -114,6 +118,10 @@ class Node:
         self.timelines = Timelines(self)
         self.disputes = Disputes(self)
         self.summaries = Summaries(self)
+        self.referrals = Referrals(self)
+        self.consultations = Consultations(self)
+        self.surgery = Surgery(self)
+        self.cases = Cases(self)
         self._requests = 0
         self._replies: dict[int, asyncio.Future[node_events.Reply]] = {}
         self._listeners: list[deque[Happening]] = []

@@ -12,7 +12,7 @@ then opens nothing more by it. Who kept the key can read again what he could rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -117,7 +117,7 @@ def wrap_case(
 
 def open_case(
     wraps: Sequence[Wrapped],
-    secrets: dict[bytes, bytes],
+    secrets: Mapping[bytes, bytes | sealing.BoxSecret],
     *,
     network: bytes,
     patient: bytes,

@@ -1,9 +1,9 @@
 """A case opened for review: who may look, at what, and how much of it there was at that time.
 
-Rule of this file: opening a case is itself a signed, ordered-by-anybody fact that the patient sees.
-It names the reviewers' keys and, for each device that wrote about the operation, how many
-entries there were: what is later handed over can lack none of those. Implements medical notes,
-section 1 row 10, and ``docs/protocols/case.md``, section 1.
+Rule of this file: opening a case is itself a signed fact that the patient sees. It names the
+reviewers' keys and, for each device that wrote about the operation, how many entries there were,
+and the qualifications of the people in it: what is later handed over can lack none of those.
+Implements medical notes, section 1 row 10, and ``docs/protocols/case.md``, section 1.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["CASES", "KINDS", "REVIEWERS_MAX", "CaseOpen", "CaseRow", "case_row"]
 
 REVIEWERS_MAX: Final = 16
 CASE_RECORDS_MAX: Final = 48
+QUALIFICATIONS_MAX: Final = 512
 
 ReasonCode = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{1,31}\Z")]
 
@@ -42,6 +43,8 @@ class CaseOpen(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Records that belong to it."""
     counts: Annotated[tuple[tuple[Bytes32, Number], ...], msgspec.Meta(max_length=DEVICES_MAX)]
     """Each device's last number in the operation, as known where the case is opened."""
+    qualifications: Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=QUALIFICATIONS_MAX)]
+    """Every ``qual.*`` transaction known there about who signed or acted, in ascending order."""
 
 
 class CaseRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,12 +67,15 @@ def _check_open(act: Act[CaseOpen], view: View) -> Rejection | None:
     body, entry = act.body, act.entry
     if fault := about_patient(act, view):
         return fault
-    if bool(body.surgery) == bool(body.records) and not body.surgery:
+    if not body.surgery and not body.records:
         return Rejection.MALFORMED  # nothing to review
     if len(set(body.reviewers)) < len(body.reviewers):
         return Rejection.MALFORMED
     devices = [device for device, _ in body.counts]
     if any(devices[i] >= devices[i + 1] for i in range(len(devices) - 1)):
+        return Rejection.MALFORMED
+    named = body.qualifications
+    if any(named[i] >= named[i + 1] for i in range(len(named) - 1)):
         return Rejection.MALFORMED
     if body.surgery:
         row = surgery_row(view, body.surgery)

@@ -3,9 +3,9 @@
 Rule of this file: a consultation is an island. Question, attachments and copies of the records
 that the specialist needs are *one* sealed body under a key of this case only
 (``case_keys.py``); the specialist gets that key and no other, so there is nothing else to read.
-The answer is sealed under the same key. Bodies of any length go in parts, and everything is mergeable: it waits for
-whoever carries it. Implements medical notes, section 1 row 16, and ``docs/protocols/care.md``,
-section 5.
+The answer is sealed under the same key. Bodies of any length go in parts, and everything is
+mergeable: it waits for whoever carries it. Implements medical notes, section 1 row 16, and
+``docs/protocols/care.md``, section 5.
 
 ``consult.teach`` is the patient's leave to teach with the case: it carries the patient's own
 signature (the card in hand), or it is refused.

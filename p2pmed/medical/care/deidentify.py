@@ -3,9 +3,9 @@
 Rule of this file: what the tables do not name does not stay. An element of a resource stays if
 its name is in ``KEEP`` of its type (or in ``KEEP_ANY``); inside it, nothing that names somebody
 or somewhere (``STRIP``) and no free text stays. References become the new pseudonym or nothing,
-dates move by one number of days that is the same for the whole case, so that intervals stay true, and ages
-above 89 are not told. Follows the eighteen identifiers of HIPAA's safe harbor (45 CFR
-164.514(b)(2)). Implements medical notes, section 1 row 16, and ``docs/protocols/care.md``,
+dates move by one number of days that is the same for the whole case, so that intervals stay
+true, and ages above 89 are not told. Follows the eighteen identifiers of HIPAA's safe harbor
+(45 CFR 164.514(b)(2)). Implements medical notes, section 1 row 16, and ``docs/protocols/care.md``,
 section 6.
 
 What it cannot promise: that a rare disease in a small village is not recognised. The patient's
@@ -22,7 +22,6 @@ from typing import Any, Final
 import msgspec
 
 from p2pmed.errors import InvalidTransaction
-from p2pmed.medical.fhir_json import parse
 
 __all__ = ["KEEP", "KEEP_ANY", "SHIFT_DAYS_MAX", "STRIP", "deidentified"]
 
@@ -88,7 +87,10 @@ def deidentified(
     born before ``oldest_year`` (89 years ago) has no year of birth in it.
     Raises ``InvalidTransaction`` for what is no JSON object.
     """
-    found = parse(resource, "copy")
+    try:
+        found = msgspec.json.decode(resource)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = None
     if not isinstance(found, dict):
         raise InvalidTransaction("not a FHIR resource")
     keep = KEEP.get(str(found.get("resourceType")))

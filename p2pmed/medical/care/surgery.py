@@ -172,8 +172,15 @@ def checklist_digest(
     surgery: bytes, phase: int, answers: Sequence[int], occurred: int, role: int
 ) -> bytes:
     """What a signer of a phase signs (32 bytes), for ``CHECKLIST_PURPOSE``."""
-    words = [surgery, int(phase), [int(answer) for answer in answers], occurred, int(role)]
-    return digest(CHECKLIST_PURPOSE, cbor.encode(words))
+    words = [
+        CHECKLIST_PURPOSE,
+        surgery,
+        int(phase),
+        [int(answer) for answer in answers],
+        occurred,
+        int(role),
+    ]
+    return digest("surgery", cbor.encode(words))
 
 
 def close_digest(
@@ -185,7 +192,8 @@ def close_digest(
 ) -> bytes:
     """What a signer of the close signs (32 bytes), for ``CLOSE_PURPOSE``."""
     rows = [[device, number] for device, number in counts]
-    return digest(CLOSE_PURPOSE, cbor.encode([surgery, occurred, outcome, rows, int(role)]))
+    words = [CLOSE_PURPOSE, surgery, occurred, outcome, rows, int(role)]
+    return digest("surgery", cbor.encode(words))
 
 
 def signers_fault(body: SurgeryChecklist | SurgeryClose, network: bytes) -> Rejection | None:
