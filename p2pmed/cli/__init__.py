@@ -23,6 +23,7 @@ __all__ = ["main"]
 FAMILIES: Final = (
     "network",
     "run",
+    "staff",
     "ask",
     "mesh",
     "sim",

@@ -264,7 +264,13 @@ class KeyRing:
 
     @classmethod
     def open(
-        cls, wrapped: bytes, secret: bytes, *, patient: bytes, network: bytes, purpose: str
+        cls,
+        wrapped: bytes,
+        secret: bytes | sealing.BoxSecret,
+        *,
+        patient: bytes,
+        network: bytes,
+        purpose: str,
     ) -> KeyRing:
         """The keys that ``wrapped`` holds for the owner of the X25519 ``secret``.
 

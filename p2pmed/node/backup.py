@@ -5,7 +5,8 @@ snapshot, whatever is written meanwhile), with one more table for the small file
 
 ::
 
-    home_file(name TEXT PRIMARY KEY, content BLOB)   p2pmed.toml, keystore, manifest, chain
+    home_file(name TEXT PRIMARY KEY, content BLOB)   p2pmed.toml, keystore, manifest, chain,
+                                                     and ``staff``: the whole folder
 
 Rules:
 
@@ -13,8 +14,10 @@ Rules:
   goes on as a new incarnation of its log, and does not vote until the operator says
   so (``p2pmed mesh resume``). A backup that could be told from the original by nothing would be
   a clone.
-* What is secret stays sealed: the keystore under its passphrase, patients' records under their
-  keys. Envelopes (who wrote when, about which pseudonym) are as readable as in the home.
+* What is secret stays sealed: the keystore and staff's keys under their passphrases, patients'
+  records under their keys. The pepper of the device is in it, so a backup is exactly as hard to
+  guess at as the home. Envelopes (who wrote when, about which pseudonym) are as readable as in
+  the home.
 * A backup is its owner's own file. It is still opened as if a stranger had made it: our
   application id, our tables and nothing else, SQLite's whole check, bounded small files.
 * Whole or not there: temporary name, flush, rename.
@@ -36,6 +39,7 @@ from typing import Any, Final
 
 from p2pmed.errors import ConfigError, DiskFull, StorageError
 from p2pmed.node.new_file import keep_file, refuse_existing, temporary_name
+from p2pmed.node.staff_files import pack_staff, unpack_staff
 from p2pmed.storage.files import (
     FILE_BYTES_MAX,
     disk_error,
@@ -58,6 +62,7 @@ __all__ = [
 SUFFIX: Final = ".p2pmed-backup"
 ROOM_SPARE_BYTES: Final = 16 * 1024 * 1024
 
+STAFF: Final = "staff"
 _TABLE: Final = "CREATE TABLE home_file (name TEXT PRIMARY KEY, content BLOB NOT NULL)"
 _TABLES: Final = frozenset({("table", "kv"), ("table", "bulk"), ("table", "home_file")})
 
@@ -129,6 +134,7 @@ def _small_files(home: Path) -> dict[str, bytes]:
         if content is None:
             raise ConfigError(f"no {name} in {home}", hint="is this an enrolled home?")
         found[str(name)] = content
+    found[STAFF] = pack_staff(home)
     return found
 
 
@@ -212,7 +218,9 @@ def restore_home(source: Path, home: Path) -> dict[str, Any]:
     make_folder(home)
     try:
         for name, content in files.items():
-            replace_file(home / name, content)
+            if name != STAFF:
+                replace_file(home / name, content)
+        unpack_staff(home, files[STAFF])
         database = home / DATABASE
         _make_private(database)
         with _sqlite("restoring the database"):
@@ -263,7 +271,7 @@ def _check_tables(connection: sqlite3.Connection, source: Path) -> None:
 
 
 def _read_files(connection: sqlite3.Connection, source: Path) -> dict[str, bytes]:
-    names = [str(name) for name in HomeFile]
+    names = [*(str(name) for name in HomeFile), STAFF]
     rows = connection.execute(
         "SELECT name, content FROM home_file WHERE length(content) <= ? LIMIT ?",
         (FILE_BYTES_MAX, len(names) + 1),

@@ -234,6 +234,28 @@ class Sessions:
         )
         return files.keep_staff(home, raw).person
 
+    async def reset(self, name: str, words: str) -> bytes:
+        """New keys for a person who forgot the passphrase; the new key (32 bytes).
+
+        What the device may read the person may read again. Their own signature is another one:
+        whoever qualified the old key qualifies the new one. Raises ``Locked``, ``ConfigError``.
+        """
+        home, vault = self.folder, self.vault
+        old, _ = files.file_of(home, name)
+        if self._begun is not None and old.person == self._begun.person:
+            raise ConfigError("that is who is unlocked", hint="use `p2pmed staff passwd`")
+        raw = await asyncio.to_thread(
+            vault.add_staff,
+            old.name,
+            words,
+            pepper=files.pepper_of(home),
+            created_ms=self._node.world.clock.wall_ms(),
+            cost=self._cost,
+        )
+        files.remove_staff(home, old.person)
+        self._pin_peppers.pop(old.person, None)
+        return files.keep_staff(home, raw).person
+
     def remove(self, name: str) -> bytes:
         """Let a person unlock no more; whose key it was. Raises ``Locked`` or ``ConfigError``.
 

@@ -15,13 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from p2pmed.engine import Entropy
-from p2pmed.errors import ConfigError, Locked
-from p2pmed.identity.staff import StaffFile, make_staff, read_staff
+from p2pmed.errors import ConfigError, DecodeError, Locked
+from p2pmed.identity.staff import STAFF_BYTES_MAX, StaffFile, make_staff, read_staff
 from p2pmed.identity.stretching import USUAL, Cost
 from p2pmed.storage.files import make_folder, read_file, replace_file
+from p2pmed.wire import codec
+from p2pmed.wire.codec import Bytes32, Wire
 
 __all__ = [
     "DEFAULT_NAME",
@@ -33,8 +37,10 @@ __all__ = [
     "forget_tries",
     "keep_staff",
     "next_try",
+    "pack_staff",
     "pepper_of",
     "remove_staff",
+    "unpack_staff",
 ]
 
 FOLDER: Final = "staff"
@@ -45,6 +51,7 @@ DEFAULT_NAME: Final = "keeper"
 """Who is made with the home, and opened by its passphrase."""
 STAFF_MAX: Final = 64
 PIN_TRIES_MAX: Final = 10
+PACKED_BYTES_MAX: Final = 1024 * 1024
 
 
 def create_staff(
@@ -162,6 +169,31 @@ def forget_tries(home: Path, person: bytes) -> None:
     """The right PIN or the passphrase was given."""
     if read_file(_path(home, person, TRIES_SUFFIX)) is not None:
         replace_file(_path(home, person, TRIES_SUFFIX), b"\x00")
+
+
+class _Packed(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    pepper: Bytes32
+    people: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=STAFF_BYTES_MAX)], ...],
+        msgspec.Meta(max_length=STAFF_MAX),
+    ]
+
+
+def pack_staff(home: Path) -> bytes:
+    """The folder as one value, for a backup. Raises ``ConfigError`` if it is not whole."""
+    return codec.encode(_Packed(pepper_of(home), tuple(raw for _, raw in every_staff(home))))
+
+
+def unpack_staff(home: Path, raw: bytes) -> None:
+    """The folder of a home that is restored. Raises ``ConfigError`` or as ``replace_file``."""
+    try:
+        packed = codec.decode(raw, _Packed, limit=PACKED_BYTES_MAX)
+    except DecodeError:
+        raise ConfigError("the backup's staff files are damaged") from None
+    make_folder(home / FOLDER)
+    replace_file(home / FOLDER / PEPPER, packed.pepper)
+    for each in packed.people:
+        keep_staff(home, each)
 
 
 def _path(home: Path, person: bytes, suffix: str) -> Path:

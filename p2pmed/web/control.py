@@ -1,7 +1,8 @@
 """The control socket of a running node: ``POST /v1/<operation>`` on a Unix socket in its home.
 
 The socket file is readable by the home's owner only; whoever may open it may already read the
-sealed keystore, and the node behind it is unlocked. The answer is a stream of JSON lines:
+sealed keystore; the records behind it are open while a staff member has unlocked the node, and
+whoever asks for something keeps that session going. The answer is a stream of JSON lines:
 ``{"progress": ...}`` any number of times, then ``{"result": ...}`` or
 ``{"error": ..., "hint": ...}``.
 
@@ -35,6 +36,9 @@ REQUEST_BYTES_MAX: Final = 1024 * 1024
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 PATH_BYTES_MAX: Final = 100
 """A Unix socket's path is short by the kernel's rule."""
+
+UNNOTICED: Final = frozenset({"general.status", "general.peers"})
+"""What a screen asks for by itself: nobody need be there, so it keeps no session open."""
 
 log = logging.getLogger("p2pmed.control")
 
@@ -121,6 +125,8 @@ async def _run(
         if operation is None:
             raise ConfigError("no such operation", hint="the running node may be older")
         values = _values(await request.read())
+        if request.match_info["operation"] not in UNNOTICED:
+            node.sessions.touch()
         return {"result": await operation(node, Arguments(values), report)}
     except P2pmedError as error:
         return {"error": str(error), "hint": error.hint, "type": type(error).__name__}

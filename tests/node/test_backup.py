@@ -73,6 +73,7 @@ async def test_there_and_back(lived_in: Path, backup: Path, tmp_path: Path) -> N
         "keystore",
         "manifest",
         "chain",
+        "staff",
         "node.db",
     }
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "again").iterdir()} == {0o600}

@@ -243,7 +243,10 @@ class Opener:
 
     def _joined(self, ring: KeyRing, entries: Iterable[bytes], grantees: set[bytes]) -> KeyRing:
         """``ring`` and the keys that ``entries`` wrap to ``grantees``, whose secrets are here."""
-        secrets = {**self.secrets(ring.patient), **self.glass.keys(ring.patient)}
+        secrets: dict[bytes, KeptBox | JointSecret] = {
+            **self.secrets(ring.patient),
+            **self.glass.keys(ring.patient),
+        }
         for name in entries:
             entry = self._node.find(name)
             wraps = wraps_in(self._node.body(entry)) if entry else []

@@ -21,6 +21,7 @@ __all__ = ["FAMILIES", "Arguments", "Operation", "Report", "operations"]
 
 FAMILIES: Final = (
     "general",
+    "sessions",
     "mesh",
     "seats",
     "bundle",
@@ -30,7 +31,6 @@ FAMILIES: Final = (
     "patients",
     "consent",
     "cards",
-    "summary",
     "find",
     "drugs",
     "claims",
