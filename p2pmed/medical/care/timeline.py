@@ -51,8 +51,7 @@ class Mark(StrEnum):
 def causal_order(entries: Sequence[Entry]) -> list[Entry]:
     """``entries`` with causes first; ties by hybrid clock, then id.
 
-    Entries of one log must differ in ``seq``, or be of two branches. An entry that claims to
-    follow from its own consequence cannot exist: ids are hashes.
+    Entries of one log that share a ``seq`` are of two branches.
     """
     ordered = sorted(entries, key=_rank)
     position = {entry.id: number for number, entry in enumerate(ordered)}
@@ -74,7 +73,8 @@ def causal_order(entries: Sequence[Entry]) -> list[Entry]:
             waiting[next_one] -= 1
             if not waiting[next_one]:
                 heappush(ready, next_one)
-    return found
+    # Two branches of one liar's log, one named by the other: by clock, but never left out.
+    return found + [each for each, count in zip(ordered, waiting, strict=True) if count]
 
 
 def _rank(entry: Entry) -> tuple[int, bytes]:
