@@ -58,9 +58,9 @@ def _torn_leaders(mischief: CoreMischief, dice: Random) -> bool:
 def _figure_8(mischief: CoreMischief, dice: Random) -> bool:
     """An entry reaches a few; a rival is elected without it; its leader returns, and goes again.
 
-    (a) The leader's entry reaches a few and it dies. (b) Somebody else is elected by the rest,
-    and dies with its first entry. (c) Who has the entry leads again and spreads it. (d) It
-    dies; the rival is back, and may be elected.
+    (a) The leader's entry reaches a few, and it dies or is cut off with them. (b) Somebody else
+    is elected by the rest, and dies with its first entry. (c) Who has the entry leads again and
+    spreads it. (d) It dies; the rival is back, and may be elected.
     """
     world = mischief.world
     leader, members = mischief.leader(), world.members
@@ -69,14 +69,15 @@ def _figure_8(mischief: CoreMischief, dice: Random) -> bool:
     mischief.plotting = True
     others = _others(world, leader)
     dice.shuffle(others)
-    few = others[: dice.randint(0, (len(members) - 1) // 2)]
-    rest = others[len(few) :]
-    _cut(world, [leader], rest)
+    middle = dice.randint(0, (len(members) - 1) // 2)
+    few, rest = others[:middle], others[middle:]
+    _sever(world, [leader], rest)
     world.submit((1, 4), first=leader)
 
     def die() -> None:
-        leader.crash()
-        _cut(world, few, rest)
+        if dice.random() < 0.5:
+            leader.crash()
+        _sever(world, few, rest)
         mischief.once(lambda: _leader_of(mischief, rest), rival, patience=ELECTED_MS)
 
     def rival(elected: Member) -> None:
@@ -87,22 +88,43 @@ def _figure_8(mischief: CoreMischief, dice: Random) -> bool:
         gone.crash()
         world.net.heal()
         leader.start()
+        if dice.random() < 0.5:
+            world.slow_disks[leader.place] = (100, 300)
         mischief.once(mischief.leader, lambda again: spread(again, gone), patience=ELECTED_MS)
 
     def spread(again: Member, gone: Member) -> None:
         left = _others(world, again)
         dice.shuffle(left)
-        _cut(world, [again], left[dice.randint(1, len(left)) :])
-        mischief.during(dice.randint(2, 60), lambda: end(again, gone))
+        told = left[: dice.randint(1, len(left))]
+        _cut(world, [again], left[len(told) :])
+        before = _progress_of(again)
+        wait = dice.choice((20, 60, 400))
+        mischief.during(wait, lambda: end(again, gone, told))
+        mischief.once(
+            lambda: True if _progress_of(again) > before else None,
+            lambda _: end(again, gone, told),
+            patience=wait - 3,
+            every=1,
+        )
 
-    def end(again: Member, gone: Member) -> None:
+    def end(again: Member, gone: Member, told: Sequence[Member]) -> None:
+        if gone.up:
+            return
+        mischief.plotting = True
         again.crash()
         world.net.heal()
+        world.slow_disks.pop(leader.place, None)
+        if dice.random() < 0.7:
+            _sever(world, told, [m for m in world.members if m not in told])
         gone.start()
-        mischief.once(mischief.leader, lambda last: rise(again), patience=ELECTED_MS)
+        if dice.random() < 0.6:
+            mischief.during(dice.randint(1, 200), again.start)  # to vote for its rival
+        mischief.once(lambda: _leader_of(mischief, [gone]), lambda _: rise(again), patience=4_000)
+        mischief.during(4_500, lambda: rise(again))
 
     def rise(again: Member) -> None:
-        mischief.during(dice.randint(1, 200), again.start)
+        world.net.heal()
+        again.start()
         mischief.plotting = False
 
     mischief.during(dice.randint(3, 60), die)
@@ -117,9 +139,7 @@ def _newcomer_leads(mischief: CoreMischief, dice: Random) -> bool:
         return False
     mischief.plotting = True
     late = dice.choice(_others(world, leader))
-    others = _others(world, late)
-    _cut(world, [late], others)
-    _cut(world, others, [late])
+    _sever(world, [late], _others(world, late))
     for lap in range(dice.randint(8, 24)):
         mischief.during(lap * 50, lambda: world.submit((1, 4)))
 
@@ -134,6 +154,72 @@ def _newcomer_leads(mischief: CoreMischief, dice: Random) -> bool:
             mischief.down(leading, dice.randint(1_500, 5_000))
 
     mischief.during(dice.randint(1_300, 2_000), join)
+    return True
+
+
+def _late_votes(mischief: CoreMischief, dice: Random) -> bool:
+    """A candidate's votes come when it stands for a later term, and nobody hears it any more."""
+    world = mischief.world
+    leader = mischief.leader()
+    if mischief.plotting or leader is None or len(world.members) < 3:
+        return False
+    mischief.plotting = True
+
+    def hold(candidate: Member) -> None:
+        until, wait = world.now + dice.randint(20, 60), dice.randint(900, 3_000)
+        for other in _others(world, candidate):
+            world.net.hold(other.place, candidate.place, until, wait)
+        term = candidate.current
+        leader.start()
+        mischief.once(
+            lambda: candidate if _stands(candidate) and candidate.current > term else None,
+            strand,
+            patience=wait,
+            every=1,
+        )
+
+    def strand(candidate: Member) -> None:
+        mischief.between([candidate], _others(world, candidate), both=False, wait=3_000)
+        mischief.during(3_000, end)
+
+    def end() -> None:
+        mischief.plotting = False
+
+    leader.crash()
+    mischief.once(
+        lambda: next((m for m in world.members if _stands(m)), None),
+        hold,
+        patience=ELECTED_MS,
+        every=1,
+    )
+    return True
+
+
+def _untold(mischief: CoreMischief, dice: Random) -> bool:
+    """A leader decides, tells a few of it, and is lost; nothing new is ordered for a while."""
+    world = mischief.world
+    leader = mischief.leader()
+    if mischief.plotting or world.is_bft or leader is None or len(world.members) < 3:
+        return False
+    mischief.plotting = True
+    item = world.submit((1, 4))
+    others = _others(world, leader)
+    dice.shuffle(others)
+
+    def strand(_: bool) -> None:
+        mischief.between([leader], others[dice.randint(0, 1) :], both=False, wait=100)
+        mischief.during(dice.randint(1, 20), end)
+
+    def end() -> None:
+        mischief.plotting = False
+        mischief.down(leader, dice.randint(2_000, 5_000))
+
+    mischief.once(
+        lambda: True if item in leader.application.decided else None,
+        strand,
+        patience=600,
+        every=1,
+    )
     return True
 
 
@@ -177,9 +263,7 @@ def _laggard_amnesia(mischief: CoreMischief, dice: Random) -> bool:
         return False
     mischief.plotting = True
     laggard = dice.choice(world.honest)
-    others = _others(world, laggard)
-    _cut(world, [laggard], others)
-    _cut(world, others, [laggard])
+    _sever(world, [laggard], _others(world, laggard))
     began = _view(world)
     beyond = began + dice.randint(3, 12)
 
@@ -257,6 +341,16 @@ def _view(world: CoreWorld) -> int:
     return max((m.current for m in world.honest if m.up), default=0)
 
 
+def _progress_of(member: Member) -> int:
+    """Rises when a Raft member commits or decides anything."""
+    status = {} if member.engine is None else member.engine.status()
+    return int(status.get("commit", 0)) + int(status.get("floor", 0))
+
+
+def _stands(member: Member) -> bool:
+    return member.engine is not None and member.engine.status().get("role") == "candidate"
+
+
 def _leader_of(mischief: CoreMischief, some: Sequence[Member]) -> Member | None:
     leader = mischief.leader()
     return leader if leader in some else None
@@ -266,6 +360,11 @@ def _cut(world: CoreWorld, left: Sequence[Member], right: Sequence[Member]) -> N
     for a in left:
         for b in right:
             world.net.cut(a.place, b.place)
+
+
+def _sever(world: CoreWorld, left: Sequence[Member], right: Sequence[Member]) -> None:
+    _cut(world, left, right)
+    _cut(world, right, left)
 
 
 def _join(world: CoreWorld, left: Sequence[Member], right: Sequence[Member]) -> None:
@@ -279,6 +378,8 @@ AIMED: Final = MappingProxyType[str, Callable[["CoreMischief", Random], bool]](
         "torn leaders": _torn_leaders,
         "figure 8": _figure_8,
         "newcomer leads": _newcomer_leads,
+        "late votes": _late_votes,
+        "untold decision": _untold,
         "lonely amnesia": _lonely_amnesia,
         "amnesia of the next leader": _leader_amnesia,
         "amnesia beside a laggard": _laggard_amnesia,

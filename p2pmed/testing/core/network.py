@@ -48,6 +48,7 @@ class Net:
         self._dice, self._after, self._deliver = dice, after, deliver
         self._cuts: dict[tuple[int, int], None] = {}
         self._clogs: dict[tuple[int, int], int] = {}
+        self._holds: dict[tuple[int, int], tuple[int, int]] = {}
         self._last: dict[tuple[int, int], int] = {}
 
     def is_cut(self, sender: int, receiver: int) -> bool:
@@ -66,10 +67,15 @@ class Net:
         """What is sent from now on arrives after ``until``."""
         self._clogs[sender, receiver] = until
 
+    def hold(self, sender: int, receiver: int, until: int, wait: int) -> None:
+        """What is sent before ``until`` arrives ``wait`` later, after what is sent since."""
+        self._holds[sender, receiver] = (until, wait)
+
     def heal(self) -> None:
-        """No cut and no clog."""
+        """No cut, no clog, and nothing new is held."""
         self._cuts.clear()
         self._clogs.clear()
+        self._holds.clear()
 
     def send(self, now: int, sender: int, receiver: int, message: bytes) -> None:
         """Put ``message`` on the wire, with whatever the weather does to it."""
@@ -88,6 +94,10 @@ class Net:
     def _put(self, wire: tuple[int, int], now: int, message: bytes) -> None:
         low, high = self.weather.latency
         at = max(now, self._clogs.get(wire, 0)) + low + int(self._dice.random() * (high - low + 1))
+        until, wait = self._holds.get(wire, (0, 0))
+        if now < until:
+            self._after(at - now + wait, self._arrive, wire, message)
+            return
         stray = 0.0 if self.weather.in_order else self.weather.stray
         if stray and self._dice.random() < stray:
             self.counts["stray"] += 1

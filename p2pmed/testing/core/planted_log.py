@@ -150,7 +150,7 @@ def _floor_without_blocks(patch: Patch) -> None:
 
     def settle_floor(self: Following) -> None:
         r, offer = self._replica, self._floor
-        if offer is None or r.finality.height >= offer.height or r.log.floor.index:
+        if offer is None or r.finality.height >= offer.height:
             real(self)
             return
         r.stand_on(
