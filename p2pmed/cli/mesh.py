@@ -274,4 +274,9 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         "  this home was restored from a backup and does not vote until it recovers",
         "  with others (BFT), or until you give your word; see `mesh resume --help`",
     ]
-    return [head, *rows, *(silent if answer["muted"] else [])]
+    lost = [
+        "  this device has a seat and has lost the vote key of this epoch: it asked for the same",
+        "  seats with fresh keys; if that is refused, have its seat taken with `mesh remove`",
+    ]
+    told = [*(silent if answer["muted"] else []), *(lost if answer["vote_key_lost"] else [])]
+    return [head, *rows, *told]

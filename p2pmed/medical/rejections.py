@@ -106,6 +106,7 @@ class Rejection(StrEnum):
     CONSENT_MISSING = "consent_missing"
     SYNC_STALE = "sync_stale"
     VOTE_KEY_MISSING = "vote_key_missing"
+    VOTE_KEY_UNKNOWN = "vote_key_unknown"
     VOTE_KEY_UNPROVEN = "vote_key_unproven"
     VOTE_KEY_USED = "vote_key_used"
     VOTE_KEYS_FULL = "vote_keys_full"
@@ -200,6 +201,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.CONSENT_MISSING: "The device has not joined: nobody is given a seat against its will.",
     R.SYNC_STALE: "The device has not caught up: it names no recent block of this ledger.",
     R.VOTE_KEY_MISSING: "A seat has no unused vote key published for the next epoch.",
+    R.VOTE_KEY_UNKNOWN: "Not a vote key that the device published and that may still be used.",
     R.VOTE_KEY_UNPROVEN: "A published vote key whose secret half the device did not prove to have.",
     R.VOTE_KEY_USED: "A vote key that was published or used before.",
     R.VOTE_KEYS_FULL: "The device has published as many unused vote keys as are kept.",

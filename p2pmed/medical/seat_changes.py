@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from p2pmed.ledger.epochs import engine_of, epoch_of, noted_block
+from p2pmed.ledger.epochs import engine_of, epoch_of, next_epoch_of, noted_block
 from p2pmed.ledger.state import View
 from p2pmed.limits import VALIDATORS_MAX
 from p2pmed.medical.fields import FieldFault
@@ -40,12 +40,13 @@ from p2pmed.medical.seats import (
     following_epoch,
     is_quarantined,
     keys_ahead,
+    lost_seats,
     nodes_of,
     refused_seat,
     seal_with,
     speaks_for_others,
 )
-from p2pmed.quorum.certificate import Epoch
+from p2pmed.quorum.certificate import Epoch, Validator
 from p2pmed.quorum.possession import ProvenKey, is_proven
 from p2pmed.wire.codec import Bytes32, Count, Wire
 
@@ -62,6 +63,8 @@ __all__ = [
 
 KEYS_AHEAD_MAX: Final = 16
 """Unused keys kept of one device."""
+KEYS_LOST_MAX: Final = KEYS_AHEAD_MAX + 8
+"""All of them, those of its first log, and the one that it votes with."""
 DEVICES_MAX: Final = 256
 """Devices with a standing in one mesh."""
 
@@ -73,12 +76,15 @@ Liars = Annotated[int, msgspec.Meta(ge=0, le=(VALIDATORS_MAX - 1) // 3)]
 
 
 class MeshKeys(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """``mesh.keys``: vote keys of the author for epochs to come, in the order of use."""
+    """``mesh.keys``: vote keys of the author for epochs to come, and which ones it has lost."""
 
-    keys: Annotated[tuple[ProvenKey, ...], msgspec.Meta(min_length=1, max_length=8)]
+    keys: Annotated[tuple[ProvenKey, ...], msgspec.Meta(max_length=8)]
     """Each proven for this ledger and this device."""
+    lost: Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=KEYS_LOST_MAX)] = ()
+    """Keys of the author, published before, that it cannot sign with any more."""
 
     def __post_init__(self) -> None:
+        check_devices("lost", self.lost)
         if len({published.key for published in self.keys}) < len(self.keys):
             raise FieldFault("keys: one stands twice")
 
@@ -139,12 +145,25 @@ def _check_keys(act: Act[MeshKeys], view: View) -> Checked:
         return Rejection.VOTE_KEY_UNPROVEN
     if any(KEYS.get(view, device, published.key) is not None for published in act.body.keys):
         return Rejection.VOTE_KEY_USED
-    if len(keys_ahead(view, device)) + len(act.body.keys) > KEYS_AHEAD_MAX:
+    ahead = keys_ahead(view, device)
+    voting = {v.vote_key for v in (*epoch.validators, *_pending(view)) if v.node == device}
+    if any(key not in ahead and key not in voting for key in act.body.lost):
+        return Rejection.VOTE_KEY_UNKNOWN
+    kept = [key for key in ahead if key not in act.body.lost]
+    if len(kept) + len(act.body.keys) > KEYS_AHEAD_MAX:
         return Rejection.VOTE_KEYS_FULL
     return None
 
 
+def _pending(view: View) -> tuple[Validator, ...]:
+    """The seats of the epoch that begins with the next block, if one does."""
+    following = next_epoch_of(view)
+    return () if following is None else following.validators
+
+
 def _apply_keys(act: Act[MeshKeys], view: View) -> None:
+    for key in act.body.lost:
+        KEYS.put(view, VoteKey(key=key, used=True, lost=True), act.entry.author, key)
     for published in act.body.keys:
         row = VoteKey(key=published.key, used=False)
         KEYS.put(view, row, act.entry.author, published.key)
@@ -221,7 +240,8 @@ def _changed(act: Act[MeshChange], view: View) -> Epoch | Rejection:
         refused = refused_seat(view, device)
         if refused is not None:
             return refused
-    if not body.add and not body.remove and body.liars == epoch.liars:
+    same = not body.add and not body.remove and body.liars == epoch.liars
+    if same and not lost_seats(view, epoch):  # else a lost key is reason enough
         return Rejection.SEATS_IMPOSSIBLE
     kept = [n for n in seated if n not in body.remove and not is_quarantined(view, n)]
     return following_epoch(view, epoch, [*kept, *body.add], body.liars)
@@ -246,8 +266,9 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_keys,
         apply=_apply_keys,
         local=True,
-        rules="Refused `vote_key_unproven` unless each key signed for this ledger and device, "
-        "`vote_key_used` for a key published or used before, `vote_keys_full` "
+        rules="Keys named as lost are not used any more. Refused `vote_key_unknown` for one that "
+        "is neither unused nor voted with, `vote_key_unproven` unless each key signed for this "
+        "ledger and device, `vote_key_used` for a key published or used before, `vote_keys_full` "
         "beyond 16 unused ones.",
     ),
     Kind(
@@ -280,6 +301,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         "`epoch_stale`, `change_pending`, `seats_one_at_a_time` in Raft, `seat_unknown`, "
         "`seat_taken`, `member_unknown`, `author_revoked`, `seat_quarantined`, "
         "`consent_missing` if the device has not joined, `vote_key_missing`, "
-        "`seats_impossible` if so many liars cannot be withstood or nothing changes.",
+        "`seats_impossible` if so many liars cannot be withstood, or nothing changes and no seat "
+        "has lost its vote key.",
     ),
 )

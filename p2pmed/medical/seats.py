@@ -39,6 +39,7 @@ __all__ = [
     "is_quarantined",
     "keys_ahead",
     "learners",
+    "lost_seats",
     "nodes_of",
     "refused_seat",
     "restore",
@@ -68,6 +69,8 @@ class VoteKey(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     key: Bytes32
     used: bool
+    lost: bool = False
+    """Its device cannot sign with it any more, and said so."""
 
 
 STANDING: Final = Table("seat", Standing)
@@ -103,6 +106,12 @@ def keys_ahead(view: Readable, device: bytes) -> tuple[bytes, ...]:
     published = [key for _, row in opened[:1] for key in row.vote_keys]
     published += [row.key for _, row in KEYS.scan(view, device) if not row.used]
     return tuple(dict.fromkeys(key for key in published if key not in used))
+
+
+def lost_seats(view: Readable, epoch: Epoch) -> list[bytes]:
+    """Devices with a seat in ``epoch`` that cannot vote: their key of it is lost."""
+    rows = ((v.node, KEYS.get(view, v.node, v.vote_key)) for v in epoch.validators)
+    return [node for node, row in rows if row is not None and row.lost]
 
 
 # --- who comes next -------------------------------------------------------------------------

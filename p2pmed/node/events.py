@@ -265,7 +265,8 @@ class Alarm:
     """Something people must look at; ids only."""
 
     kind: str
-    """``discrepancy``, ``fork``, ``equivocation``, ``halted``, ``clock``, ``recall``."""
+    """``discrepancy``, ``fork``, ``equivocation``, ``halted``, ``clock``, ``recall``,
+    ``vote_key_lost``."""
     ids: tuple[bytes, ...]
     text: str = ""
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 from p2pmed.consensus.interface import Receive
 from p2pmed.engine import Instant
 from p2pmed.errors import LocalProtocolError
+from p2pmed.ledger.epochs import next_epoch_of
 from p2pmed.limits import PEERS_MAX
-from p2pmed.medical.seat_changes import MeshKeys
-from p2pmed.medical.seats import KEYS_AHEAD, keys_ahead
+from p2pmed.medical.seat_changes import MeshChange, MeshKeys
+from p2pmed.medical.seats import KEYS_AHEAD, keys_ahead, lost_seats
 from p2pmed.node import events
 from p2pmed.node.events import Draft
 from p2pmed.node.home_ledger import HomeLedger
@@ -108,16 +109,44 @@ class Seating:
             if peer != self._me:
                 self._offer_seal(turn, peer, old.number)
 
-    def publish_keys(self, turn: Turn) -> None:
-        """Publish vote keys until there are enough ahead, so that absence blocks no change."""
+    def is_keyless(self) -> bool:
+        """Whether this node has a seat and has lost the secret half of the seat's vote key."""
         home = self._ledgers.home
-        if home is None or home.halted or self._ledgers.identity.muted or home.seat is None:
+        if home is None or home.seat is None:
+            return False
+        return self.vote_keys.signer(home.epoch.validators[home.seat].vote_key) is None
+
+    def publish_keys(self, turn: Turn) -> None:
+        """Publish vote keys until there are enough ahead, so that absence blocks no change.
+
+        Published ones whose secret half is gone, as after an old backup was restored, are named
+        as lost: the next epoch would seat a device that cannot vote. If that of this epoch is
+        gone, people are told, and the same seats with fresh keys are asked for.
+        """
+        home = self._ledgers.home
+        if home is None or home.halted or home.seat is None:
             return
-        lacking = KEYS_AHEAD - len(keys_ahead(self._ledgers.overlay.state(), self._me))
-        if lacking <= 0:
+        keyless = self.is_keyless()
+        if keyless:
+            turn.notify(events.Alarm("vote_key_lost", (home.ledger,)))
+        if self._ledgers.identity.muted:
             return
-        network = self._ledgers.identity.network
-        made = self.vote_keys.make(lacking, network=network, ledger=home.ledger)
-        turn.staged = True
-        with suppress(LocalProtocolError):  # a log that forked takes nothing more
-            self._write(turn, (Draft(body=MeshKeys(keys=made)),))
+        state = self._ledgers.overlay.state()
+        ahead = keys_ahead(state, self._me)
+        final = keys_ahead(home.chain.state, self._me)  # their secret halves are durable, or gone
+        lost = [key for key in ahead if key in final and self.vote_keys.signer(key) is None]
+        lacking = KEYS_AHEAD - len(ahead) + len(lost)
+        if keyless and self._me not in lost_seats(state, home.epoch):
+            lost.append(home.epoch.validators[home.seat].vote_key)
+        drafts: list[Draft] = []
+        if lacking > 0 or lost:
+            network = self._ledgers.identity.network
+            made = self.vote_keys.make(max(0, lacking), network=network, ledger=home.ledger)
+            drafts.append(Draft(body=MeshKeys(keys=made, lost=tuple(sorted(lost)))))
+        if keyless and next_epoch_of(state) is None:
+            number, liars = home.epoch.number, home.epoch.liars
+            drafts.append(Draft(body=MeshChange(epoch=number, add=(), remove=(), liars=liars)))
+        if drafts:
+            turn.staged = True
+            with suppress(LocalProtocolError):  # a log that forked takes nothing more
+                self._write(turn, tuple(drafts))

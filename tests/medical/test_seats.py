@@ -428,3 +428,34 @@ def test_devices_are_named_once_and_in_order() -> None:
             MeshBallot(epoch=0, approve=bad)
     with pytest.raises(FieldFault):
         MeshChange(epoch=0, add=(one,), remove=(one,), liars=0)
+
+
+# --- lost keys ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["bft", "raft"])
+def test_a_lost_key_is_replaced_by_an_epoch_with_the_same_seats(engine: str) -> None:
+    """Who says so names its own keys only; then nothing else need change for a new epoch."""
+    mesh = Mesh(3, engine=engine)
+    assert mesh.say(1, change()) == "seats_impossible"
+    for key_of_another in (key(2, 0), key(2, 1), key(1, 99)):
+        assert mesh.say(1, MeshKeys(keys=(), lost=(key_of_another,))) == "vote_key_unknown"
+    lost = tuple(sorted(key(1, e) for e in range(3)))
+    assert mesh.say(1, MeshKeys(keys=(proven(1, 40),), lost=lost)) == "applied"
+    assert keys_ahead(mesh.view, device(1)) == (key(1, 40),)
+    assert mesh.say(1, MeshKeys(keys=(proven(1, 1),))) == "vote_key_used", "it never comes back"
+    assert mesh.say(1, change()) == "applied"
+    following = mesh.turn()
+    assert nodes(following) == [1, 2, 3]
+    assert following.validators[0].vote_key == key(1, 40)
+    assert mesh.say(1, change(1)) == "seats_impossible", "once is enough"
+
+
+def test_a_key_of_the_epoch_that_is_about_to_begin_may_be_lost() -> None:
+    """Told between the seal and the first block of the next epoch, it counts in that epoch."""
+    mesh = Mesh(3)
+    assert mesh.say(1, change(remove=(3,))) == "applied"
+    assert mesh.say(2, MeshKeys(keys=(proven(2, 40),), lost=(key(2, 1),))) == "applied"
+    mesh.turn()
+    assert mesh.say(1, change(1)) == "applied"
+    assert mesh.turn().validators[1].vote_key == key(2, 2)

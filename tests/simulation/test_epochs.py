@@ -407,3 +407,33 @@ def test_survivors_found_a_successor_by_their_operators_word(engine: Engine) -> 
     mesh.until(lambda: left[0].height > before)
     assert left[0].home is not None
     assert left[0].home.ledger != old
+
+
+@both
+def test_a_seat_that_lost_its_vote_keys_says_so_and_votes_again_in_the_next_epoch(
+    engine: Engine,
+) -> None:
+    """It is told to people, the same seats go on with fresh keys, and none is lost for it."""
+    mesh = Mesh(3, engine)
+    mesh.settle()
+    robbed = mesh.seated[1]
+    mesh.simulation.crash(robbed)
+    for public in [robbed.identity.keys.vote_public(number) for number in range(3)]:
+        robbed.disk.stage(Space.LOCAL, b"vote retired" + public, b"\x01")
+    robbed.disk.finish(robbed.disk.begin())
+    mesh.simulation.start(robbed)
+    assert not mesh.votes(robbed)
+    assert any(isinstance(n, events.Alarm) and n.kind == "vote_key_lost" for n in robbed.notices)
+    mesh.reach(1)
+    mesh.until(lambda: all(mesh.votes(node) for node in mesh.seated))
+    mesh.settle()
+    assert mesh.verdicts("mesh.change") == ["applied"]
+    assert robbed.replica is not None
+    assert not robbed.replica.ledgers.seating.is_keyless()
+    mesh.finish()
+    mesh.simulation.crash(mesh.seated[0])  # its voice counts: two of three decide
+    mesh.write(robbed)
+    before = robbed.height
+    mesh.until(lambda: robbed.height > before)
+    mesh.simulation.start(mesh.seated[0])
+    mesh.finish()

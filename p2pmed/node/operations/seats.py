@@ -137,6 +137,7 @@ def describe_seats(node: Node, home: HomeLedger) -> dict[str, Any]:
         "epoch": home.epoch.number,
         "seat": home.seat,
         "votes": home.engine is not None,
+        "vote_key_lost": node.replica.ledgers.seating.is_keyless(),
         "seats": seats,
         "learners": following,
     }
