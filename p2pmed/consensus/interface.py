@@ -53,6 +53,7 @@ __all__ = [
     "Receive",
     "Record",
     "Recovered",
+    "Resumed",
     "SendTo",
     "Signer",
     "Store",
@@ -183,8 +184,13 @@ class Leave:
     """This node is about to stop: whoever leads lets somebody else lead before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """People give their word that no other copy of this home votes: it need not hold back."""
+
+
 ConsensusEvent: TypeAlias = (
-    Receive | Heard | Work | Certified | Read | Leave | Persisted | DeadlineReached
+    Receive | Heard | Work | Certified | Read | Leave | Resumed | Persisted | DeadlineReached
 )
 
 

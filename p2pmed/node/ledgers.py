@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from p2pmed.consensus.interface import Resumed
 from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.ledger.chain import Decided
@@ -305,6 +306,8 @@ class Ledgers:
         self._on_recovered(turn)
         if muted and self.home is not None and not self.home.halted:
             self._live_in(self.home.founding, resumed=True)
+        elif self.home is not None:
+            self.home.run(turn, Resumed())
         turn.work = True
         reply = events.Reply(request)
         turn.when_durable(lambda later: later.effects.append(reply))

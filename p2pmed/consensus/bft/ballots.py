@@ -75,8 +75,6 @@ class Ballots(Restraint):
         self._tallies: dict[int, Tally] = {}
         self._held: Held[Vote] = Held()
         self._cast: list[Vote] = []
-        self.view = live.floor + 1
-        """The engine's current view: the middle of the window."""
         self.durable: dict[tuple[int, VoteKind], Vote] = {}
         """Own votes that may be sent again."""
         self.to_finalize: dict[int, None] = {}

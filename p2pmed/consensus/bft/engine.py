@@ -47,6 +47,7 @@ from p2pmed.consensus.interface import (
     Leave,
     Read,
     Receive,
+    Resumed,
     Signer,
     Work,
     header_digest,
@@ -182,6 +183,10 @@ class BftEngine:
                 self._reads.read(event.token, now, sure=sure)
             case Leave():
                 self._leave()
+            case Resumed():
+                self._journal.vote_again()
+                self._ballots.vote_again()
+                self._live.changed = True
             case Persisted():
                 self._ballots.persisted(event.token)
             case DeadlineReached():
@@ -198,6 +203,7 @@ class BftEngine:
         """For people: view, floor (a view), height, leader's seat, delta in milliseconds.
 
         ``phase`` is ``voting``, or what is waited for before, from so many more seats.
+        ``abstains``: views, with the present one, in which nothing is said (R12).
         """
         return {
             "view": self._ballots.view,
@@ -207,6 +213,7 @@ class BftEngine:
             "delta_ms": self._pacemaker.delta,
             "refused": self._intake.refused,
             "phase": self._greeting.phase.value,
+            "abstains": self._ballots.abstains_for,
             "lacking": self._greeting.lacking,
         }
 

@@ -27,6 +27,14 @@ Hence we say nothing up to V + 1, and up to V + 1 + K nothing but what may stand
 to nullify, which is all except a vote to finalize. Answers carry the round of the question,
 so that one given to an earlier life, when V was lower, does not count. It needs n > q, and
 at most n - q others down or in R12 at once; else people decide (``mesh resume``).
+
+Seats that recover one after another within one view hold back in it together. With more than
+n - q of them the view cannot end, and no rule could end it soundly: each may have voted to
+finalize in it, nobody is left who would know, and with a liar among the others both a block
+and its nullification could be proved. So they stay silent, say so in ``status``
+(``abstains``), and people who know that no old copy of these homes runs give the word for as
+many of them as a quorum lacks (``mesh resume``, ``Resumed``). A seat that holds back answers
+that it voted up to its bound, so that the next one's V is not too low for what it forgot.
 """
 
 from __future__ import annotations

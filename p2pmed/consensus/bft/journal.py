@@ -84,6 +84,14 @@ class Journal:
         self._put(_key(_ABSTAIN, view, b""), view, b"")
         self._urgent = True
 
+    def vote_again(self) -> None:
+        """People gave their word: no bound is left, after a restart neither."""
+        for view in list(self._written):
+            for key in [key for key in self._written[view] if key[:1] == _ABSTAIN]:
+                del self._written[view][key]
+                self._waiting[key] = None
+                self._urgent = True
+
     def forget(self, floor: int) -> None:
         """Views up to ``floor`` are decided: their rows go with the next ``take``."""
         for view in [view for view in self._written if view <= floor]:

@@ -48,6 +48,8 @@ class Restraint:
         self._live = live
         self._mine: dict[int, _Mine] = {}
         self._abstain_until = 0
+        self.view = live.floor + 1
+        """The engine's current view: the middle of the window."""
         self.muted = False
         """Whether nothing may be signed yet (R11, R12)."""
 
@@ -57,8 +59,12 @@ class Restraint:
         return None if mine is None else mine.notarize
 
     def voted(self) -> int:
-        """The highest view in which we signed anything."""
-        return max(self._live.low, max(self._mine, default=0))
+        """The highest view in which we signed anything, or may have and forgot.
+
+        Who recovers beside us rests its bound on this: what we forgot must not look like
+        nothing (R12, two seats one after the other).
+        """
+        return max(self._live.low, self._abstain_until - SKIP_MAX, max(self._mine, default=0))
 
     def knows(self, vote: Vote) -> bool:
         """Whether our own ``vote`` is one that we remember, or of a view that is over."""
@@ -83,6 +89,15 @@ class Restraint:
         beside which only a vote to finalize is false.
         """
         self._abstain_until = max(self._abstain_until, view)
+
+    def vote_again(self) -> None:
+        """People gave their word: what was forgotten is nowhere."""
+        self._abstain_until = 0
+
+    @property
+    def abstains_for(self) -> int:
+        """In how many views from the present one on nothing is signed; 0 if in none."""
+        return max(0, self._abstain_until - SKIP_MAX - self.view + 1)
 
     def _free(self, view: int) -> bool:
         return not self.muted and view > max(self._live.low, self._abstain_until - SKIP_MAX)

@@ -47,6 +47,7 @@ from p2pmed.consensus.interface import (
     Leave,
     Read,
     Receive,
+    Resumed,
     Signer,
     Work,
     header_digest,
@@ -201,6 +202,8 @@ class RaftEngine:
                 self._reading.ask(event.token)
             case Leave():
                 return self.hand_over(now)
+            case Resumed():
+                pass  # a Raft engine that runs holds nothing back that people could allow
             case _:
                 assert_never(event)
         return self._settle()

@@ -87,6 +87,7 @@ async def show(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         "height": home.chain.height,
         "time_ms": home.chain.time_ms,
         "muted": node.replica.identity.muted,
+        "abstains": 0 if home.engine is None else home.engine.status().get("abstains", 0),
         **describe_seats(node, home),
     }
 

@@ -10,7 +10,7 @@ from simulation import Mesh, Node, Weather, make_epoch
 from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.bft.messages import Certificates, Hello, Standing
 from p2pmed.consensus.bft.restraint import SKIP_MAX
-from p2pmed.consensus.interface import Recovered, Store, Work, header_digest
+from p2pmed.consensus.interface import Recovered, Resumed, Store, Work, header_digest
 from p2pmed.engine import Persisted
 
 
@@ -247,6 +247,41 @@ def test_a_shown_vote_is_adopted_where_nobody_knows_more(seats: int, resumed: bo
     assert (F, 1) not in votes(bench.propose(bench.block(1, 5)))
 
 
+def test_who_holds_back_says_that_it_may_have_voted() -> None:
+    """R12, one after the other: what one forgot must not look like nothing to the next."""
+    bench = silent_bench(amnesic=True)
+    answer(bench, 1, admits=(bench.certificate(X, 4),))
+    answer(bench, 2, voted=5)
+    answer(bench, 3, voted=5)
+    bench.now += 1_000
+    (standing,) = said(bench.receive(2, Hello(round=9)), Standing)
+    assert standing.voted == 5 + 1
+
+
+def test_the_word_of_people_ends_abstention_for_good() -> None:
+    """``Resumed``: it votes at once, and a restart brings no bound back."""
+    bench = silent_bench(amnesic=True)
+    bench.application.known[5] = None
+    for seat in (1, 2, 3):
+        answer(bench, seat, voted=1)
+    assert bench.engine.status()["abstains"] == 2
+    assert votes(bench.propose(bench.block(1, 5))) == []
+    bench.step(Resumed())
+    assert bench.engine.status()["abstains"] == 0
+    assert (N, 1) in votes(bench.effects)
+    assert [key for key in bench.rows if key[:1] == b"a"] == []
+    bench.boot()
+    assert bench.engine.status()["abstains"] == 0
+
+
+def test_the_word_of_people_changes_nothing_where_nothing_is_held_back() -> None:
+    """``Resumed`` for a seat that holds nothing back changes nothing."""
+    bench = Bench()
+    bench.step(Resumed())
+    assert bench.engine.status()["abstains"] == 0
+    assert bench.rows == {}
+
+
 # --- whole meshes ------------------------------------------------------------------------
 
 
@@ -301,3 +336,28 @@ def test_two_amnesiacs_of_four_wait_for_people() -> None:
     for node in mesh.nodes[:2]:
         assert node.engine.status()["phase"] == "recovering"
         assert node.engine.status()["lacking"] == 1
+
+
+def test_two_of_four_that_recover_in_one_view_go_on_by_the_word_of_people() -> None:
+    """R12: one after the other in one view they hold back together; one word is enough."""
+    mesh = Mesh(BftEngine, seats=4, seed=3, weather=Weather(item_every=0))
+    mesh.begin()
+    for _ in range(3):
+        mesh.submit()
+    mesh.run(2_000)
+    for node in mesh.nodes[:2]:
+        node.crash()
+        for key in [key for key in node.disk.durable if key[:1] == b"E"]:
+            del node.disk.durable[key]
+        node._factory = _Amnesic
+        node.start()
+        mesh.run(mesh.now + 3_000)
+        assert node.engine.status()["phase"] == "voting"
+    assert all(node.engine.status()["abstains"] for node in mesh.nodes[:2])
+    height = max(mesh.decisions)
+    mesh.submit()
+    mesh.run(mesh.now + 60_000)
+    assert max(mesh.decisions) == height, "nobody may say what the two have signed"
+    mesh.nodes[0].step(Resumed())
+    mesh.run(mesh.now + 20_000)
+    assert max(mesh.decisions) > height
