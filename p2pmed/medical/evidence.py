@@ -187,7 +187,9 @@ def _apply_settle(act: Act[EvidenceSettle], view: View) -> None:
     _CASES.put(view, settled, body.device, body.place)
     if row.ledger not in (b"", act.context.ledger):
         return  # another ledger's seat is that ledger's business
-    if is_suspended(view, body.device):
+    ours = (b"", act.context.ledger)
+    rows = cases(view, body.device)
+    if any(case.suspends and case.ledger in ours for _, _, case in rows):
         exclude(view, body.device)
     else:
         restore(view, body.device)

@@ -165,12 +165,11 @@ def exclude(view: View, device: bytes) -> bool:
     It is a learner in quarantine until people ``restore`` it. The next epoch withstands as many
     liars as its seats allow. Below ``SEATS_KEPT_MIN`` seats left, or while another change ends
     this epoch and cannot be amended, only the mark stands, and takes the seat with the next
-    change: for now it is an alarm.
+    change: for now it is an alarm. A device that has never had a seat is marked, too: it cannot
+    join before people decide.
     """
-    row = STANDING.get(view, device)
     epoch = epoch_of(view)
-    known = row is not None or (epoch is not None and epoch.index_of(device) is not None)
-    if epoch is None or not known:
+    if epoch is None:
         return False
     STANDING.put(view, Standing(willing=False, quarantined=True), device)
     pending = next_epoch_of(view)
@@ -181,11 +180,11 @@ def exclude(view: View, device: bytes) -> bool:
         liars = min(pending.liars, (len(left) - 1) // 3)
         seal(view, msgspec.structs.replace(pending, liars=liars, validators=tuple(left)))
         return True
-    leftnodes_of = [node for node in nodes_of(epoch) if node != device]
-    if len(leftnodes_of) == len(epoch.validators) or len(leftnodes_of) < SEATS_KEPT_MIN:
+    kept = [node for node in nodes_of(epoch) if node != device]
+    if len(kept) == len(epoch.validators) or len(kept) < SEATS_KEPT_MIN:
         return False
-    liars = min(epoch.liars, (len(leftnodes_of) - 1) // 3)
-    following = following_epoch(view, epoch, leftnodes_of, liars)
+    liars = min(epoch.liars, (len(kept) - 1) // 3)
+    following = following_epoch(view, epoch, kept, liars)
     if isinstance(following, Rejection):
         return False
     seal_with(view, epoch, following)

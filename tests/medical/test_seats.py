@@ -359,8 +359,8 @@ def test_a_lie_proved_while_a_change_is_pending_amends_it() -> None:
     assert nodes(next_epoch_of(mesh.view)) == [1, 2, 3, 4, 5]
     assert exclude(mesh.view, device(5))
     assert nodes(mesh.turn()) == [1, 2, 3, 4]
-    assert not exclude(mesh.view, device(77)), "a stranger to this mesh"
-    assert standing(mesh.view, device(77)) == ""
+    assert not exclude(mesh.view, device(20)), "it has no seat to lose"
+    assert mesh.say(20, MeshJoin(height=40, digest=DIGEST)) == "seat_quarantined"
 
 
 # --- elections ------------------------------------------------------------------------------
