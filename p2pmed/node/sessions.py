@@ -87,6 +87,10 @@ class Sessions:
             raise Locked(f"this device is locked: {self._why}", hint=HINT)
         return self._vault
 
+    def must_be_open(self) -> None:
+        """Raises ``Locked`` unless somebody's session is open."""
+        assert self.vault
+
     @property
     def actor(self) -> bytes:
         """Who signs for what is written now: the person's key; empty for nobody in person."""
@@ -261,7 +265,7 @@ class Sessions:
 
         Who had the device's secret may have copied it: after a quarrel, enrol the device anew.
         """
-        assert self.vault  # or it says why
+        self.must_be_open()
         home = self.folder
         file, _ = files.file_of(home, name)
         files.remove_staff(home, file.person)

@@ -76,7 +76,7 @@ async def test_there_and_back(lived_in: Path, backup: Path, tmp_path: Path) -> N
         "staff",
         "node.db",
     }
-    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "again").iterdir()} == {0o600}
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "again").rglob("*")} == {0o600, 0o700}
     async with running(tmp_path / "again") as node:
         assert node.status()["muted"]
         assert node.status()["height"] == 4

@@ -205,6 +205,7 @@ class Search:
         return records
 
     async def _prepare(self) -> None:
+        self._node.sessions.must_be_open()
         await self._node.catch_up()
         await self.table.refresh()
         if not self.keys.held(IndexUse.SEARCH):

@@ -25,6 +25,7 @@ PATHS_MAX: Final = 10_000
 
 async def import_files(node: Node, arguments: Arguments, report: Report) -> dict[str, Any]:
     """Take in files and folders of FHIR JSON. What is refused is listed, the rest is kept."""
+    node.sessions.must_be_open()  # once, and not for each file
     paths = [Path(text) for text in arguments.texts("paths", count_max=PATHS_MAX)]
     if not paths:
         raise ConfigError("paths: at least one file or folder is needed")
