@@ -71,6 +71,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             play="p2pmed.testing.core.scenario:play_raft",
             planted="p2pmed.testing.core.planted:RAFT_DEFECTS",
         ),
+        "consent": Scenario(
+            about="leave to read and the audit of readings, with 3 to 5 nodes and no ciphers",
+            play="p2pmed.testing.consent:play",
+            planted="p2pmed.testing.consent:CONSENT_DEFECTS",
+        ),
     }
 )
 
