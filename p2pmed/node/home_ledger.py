@@ -141,7 +141,7 @@ class HomeLedger:
         )
         self.durable_height = self.chain.height
         """Height up to which blocks are flushed: what may be called *final*."""
-        self.barriers = Barriers()
+        self.barriers = Barriers(self.chain.epochs.begun_at)
         self.epoch = self.chain.epoch
         self.seat = self.epoch.index_of(self._me)
         self.chain.seat = self.seat or 0
@@ -264,7 +264,7 @@ class HomeLedger:
                 "this node has no voice in its ledger, so no quorum answers it",
                 hint="ask a node that has a seat, or read what is final here",
             )
-        self.run(turn, Read(self.barriers.begin(request)))
+        self.run(turn, Read(self.barriers.begin(request, self.epoch.number)))
 
     def leave(self, turn: Turn) -> None:
         """The node stops soon: if it leads, somebody else shall."""

@@ -84,11 +84,11 @@ def test_a_leader_that_stops_is_replaced_at_once() -> None:
 
 def test_readers_are_bounded_and_answered_once() -> None:
     """Too many are refused; a failure is an error; who waits for blocks is answered by them."""
-    barriers = Barriers()
+    barriers = Barriers(lambda number: None)
     turn = Turn(Instant(0))
-    tokens = [barriers.begin(request) for request in range(READERS_MAX)]
+    tokens = [barriers.begin(request, 0) for request in range(READERS_MAX)]
     with pytest.raises(LocalProtocolError, match="wait already"):
-        barriers.begin(READERS_MAX)
+        barriers.begin(READERS_MAX, 0)
     barriers.settle(turn, ReadAt(tokens[0], 5), 4)
     assert turn.effects == []
     barriers.settle(turn, ReadFailed(tokens[1]), 4)
@@ -97,6 +97,26 @@ def test_readers_are_bounded_and_answered_once() -> None:
     barriers.reached(turn, 6)
     requests = [e.request for e in turn.effects if isinstance(e, events.Reply)]
     assert requests == [1, 0]
+
+
+def test_an_answer_that_names_the_seal_is_asked_again_in_the_next_epoch() -> None:
+    """At or above the seal the next epoch's validators may know more; below it, it stands."""
+    begun: dict[int, int] = {}
+    barriers, turn = Barriers(begun.get), Turn(Instant(0))
+    below, seal, tail = (barriers.begin(request, 0) for request in range(3))
+    barriers.settle(turn, ReadAt(below, 6), 5)
+    barriers.settle(turn, ReadAt(seal, 7), 5)
+    barriers.settle(turn, ReadAt(tail, 9), 5)
+    assert turn.effects == []
+    begun[1] = 8
+    barriers.reached(turn, 7)
+    replies = {e.request: e for e in turn.effects if isinstance(e, events.Reply)}
+    assert replies[0].error is None
+    assert isinstance(replies[1].error, Unconfirmed)
+    assert isinstance(replies[2].error, Unconfirmed)
+    again = barriers.begin(1, 1)
+    barriers.settle(turn, ReadAt(again, 7), 7)
+    assert turn.effects[-1] == events.Reply(1, count=7), "nothing is above the seal yet"
 
 
 async def test_the_facade_reads_what_others_made_final() -> None:

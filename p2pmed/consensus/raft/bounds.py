@@ -51,6 +51,7 @@ IDLE_HEARTBEAT_MS: Final = 1_000
 IDLE_AFTER_MS: Final = 2_000
 assert IDLE_HEARTBEAT_MS > HEARTBEAT_MS
 assert IDLE_AFTER_MS > HEARTBEAT_MS * ELECTION_BEATS_MIN
+assert IDLE_AFTER_MS >= 2 * IDLE_HEARTBEAT_MS  # a living follower answers within it
 
 BEHIND_MS: Final = 1_000
 """``Behind`` for one and the same height is not said more often than this."""

@@ -104,7 +104,9 @@ class Leadership:
         last = r.log.last_block
         if last is not None and last.block and last.block.header.height > r.finality.height:
             return True
-        heard = r.now - ELECTION_BEATS_MIN * r.beat_ms
+        # The same window at either beat: one that grew with the slow beat would find a lost
+        # follower again that the fast one had just given up, and the leader would go to and fro.
+        heard = r.now - IDLE_AFTER_MS
         return any(
             p.heard_at >= heard and (p.match < r.log.last_index or p.decided < r.finality.height)
             for p in self.progress.values()

@@ -299,9 +299,9 @@ class Run:
     def rest(self, length: int) -> None:
         """Nothing to do: raises ``Violation`` if members talk all the same."""
         world = self.world
-        # A Raft leader takes twelve seconds to be sure that somebody is away; then it beats slowly.
+        # A Raft leader takes four seconds to be sure that somebody is away; then it beats slowly.
         away = any(member.gone for member in world.members)
-        world.run(world.now + (14_000 if away and not world.is_bft else 4_000))
+        world.run(world.now + (6_000 if away and not world.is_bft else 4_000))
         before = {member.place: member.sent for member in world.honest}
         began = world.now
         if length >= DAY_MS:

@@ -110,3 +110,19 @@ def test_a_long_way_is_filled_with_blocks() -> None:
     assert world.run(world.now + 5_000, stop=lambda: len(leader.chain) == blocks + 100)
     assert world.now - start < 1_800, "two at a time would take 100 / 2 * 90 ms"
     assert world.flushes - flushes <= 3 * 105
+
+
+def test_a_lost_follower_keeps_no_leader_busy() -> None:
+    """Four seconds after a follower is gone the slow beat is reached, and kept from then on."""
+    world = World(11, 3)
+    leader = world.elect()
+    assert leader.engine is not None
+    gone = world.members[(leader.seat + 1) % 3]
+    world.crash(gone.seat)
+    world.submit(1)
+    assert world.run(world.now + 1_000, stop=lambda: len(leader.chain) == 1)
+    world.run(world.now + 5_000)
+    for _ in range(15):
+        before = world.sent
+        world.run(world.now + 1_000)
+        assert world.sent - before <= 6, "a beat to each follower, and an answer"
