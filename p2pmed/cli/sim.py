@@ -7,6 +7,7 @@ under its name, and the next seed: they accumulate over time.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from collections import Counter
@@ -31,6 +32,8 @@ SEEDS_DEFAULT: Final = 20
 KEEP_EVERY: Final = 20
 """Seeds after which the resume file is written, so that little is lost."""
 ALL: Final = "all"
+GARBAGE_AFTER: Final = 100_000
+"""Objects between two collections: a simulated world is one big heap that stays."""
 COUNTED: Final = ("played", "seeds", "virtual_s", "away_s", "events", "commits", "acknowledged")
 
 
@@ -151,6 +154,7 @@ def _reports(questions: Sequence[Question], jobs: int) -> Iterator[SeedReport]:
 
 def _play(question: Question) -> SeedReport:
     """One seed, in whichever process."""
+    gc.set_threshold(GARBAGE_AFTER)
     from p2pmed.testing.scenario import SeedOptions
     from p2pmed.testing.shrinking import shrink, write_story
 

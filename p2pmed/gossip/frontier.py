@@ -45,7 +45,10 @@ class _Digests:
 
     def bucket_digests(self) -> list[bytes]:
         """The 256 bucket digests."""
-        return [self._bucket_digest(number) for number in range(BUCKETS)]
+        known = self._known
+        if None in known:
+            return [self._bucket_digest(number) for number in range(BUCKETS)]
+        return [each for each in known if each is not None]
 
     def prefixes(self) -> bytes:
         """What ``AskFrontier.known`` carries."""
@@ -131,10 +134,10 @@ class LaneTable(_Digests):
         """
         same = bytearray(BUCKETS // 8)
         marks: list[tuple[LaneKey, int]] = []
-        for number in range(BUCKETS):
+        for number, mine in enumerate(self.bucket_digests()):
             offset = number * BUCKET_PREFIX_BYTES
             expected = known[offset : offset + BUCKET_PREFIX_BYTES]
-            if expected and self._bucket_digest(number).startswith(expected):
+            if expected and mine.startswith(expected):
                 same[number // 8] |= 1 << number % 8
             elif len(marks) <= count and number >= (after[0] if after else 0):
                 marks += [m for m in self.bucket(number) if m[0].to_bytes() > after]

@@ -54,7 +54,10 @@ WEATHER: Final = frozenset({"loss", "duplicate", "reorder", "delay", "queue full
 DELAYS_MS: Final = ((1, 5), (1, 5), (5, 80), (5, 200), (1, 400))
 """Classes of links: a good router twice as often as a bad radio."""
 LIE_SHARE: Final = 0.5
-"""Where a device lies: of the lies that there are, those that it tells; of the faults, the lies."""
+"""Where a device lies: of the faults, the lies."""
+LIES_TOLD: Final = (1, 1, 2, 3)
+SHARES: Final = (0.15, 0.4, 0.7)
+"""Of the other kinds, those that a seed has."""
 SLOW_FLUSH_MS: Final = (50, 500)
 DAY_MS: Final = 86_400_000
 YEAR_MS: Final = 365 * DAY_MS
@@ -87,7 +90,7 @@ class Mischief:
         *,
         days_alone_max: int = 30,
         kinds: Mapping[str, Fault] | None = None,
-        lies: frozenset[str] = frozenset(),
+        lies: Mapping[str, int] = MappingProxyType({}),
         liar: SimNode | None = None,
     ) -> None:
         self.simulation = simulation
@@ -96,9 +99,8 @@ class Mischief:
         """Of the fault that strikes now."""
         self.liar = liar
         self._kinds = KINDS if kinds is None else kinds
-        self._lies = lies if liar is not None else frozenset()
-        """Kinds that concern the liar; others of them strike nobody."""
-        self._hushed = lies - self._lies
+        self._lies = lies
+        """Kinds that concern the liar, and how often each is drawn beside the others."""
         self._days_alone_max = days_alone_max
         """How many days one device may be on alone: its timers cost the simulator time."""
         self.away_ms = 0
@@ -113,14 +115,16 @@ class Mischief:
         self.links = self._weather(dice)
 
     def _draw(self, dice: Random) -> tuple[str, ...]:
-        share = dice.choice((0.15, 0.4, 0.7))
-        drawn = [
-            kind
-            for kind in self._kinds
-            if dice.random() < (LIE_SHARE if kind in self._lies else share)
-            and kind not in self._hushed
-        ]
-        return tuple(drawn) if len(drawn) > 1 else (*drawn, "power cut", "partition")
+        """Few kinds, or most; and few lies, each told often: many would hide each other."""
+        share = dice.choice(SHARES if self.liar is None else SHARES[:2])
+        drawn = [kind for kind in self._kinds if kind not in self._lies and dice.random() < share]
+        if len(drawn) < 2:
+            drawn += ["power cut", "partition"]
+        lies = [lie for lie in self._lies if lie in self._kinds]
+        if self.liar is not None and lies:
+            weights = [self._lies[lie] for lie in lies]
+            drawn += dict.fromkeys(dice.choices(lies, weights, k=dice.choice(LIES_TOLD)))
+        return tuple(drawn)
 
     def _weather(self, dice: Random) -> LinkFaults:
         return LinkFaults(

@@ -48,7 +48,7 @@ def _false_block(liar: Any, target: int, stored: StoredBlock) -> StoredBlock:
         content=codec.encode(msgspec.structs.replace(body, summary=summary)),
     )
     seats = len(liar.node.home.epoch.validators) if liar.node.home else 1
-    choice = liar.dice.randrange(5)
+    choice = (liar.theme if liar.dice.random() < 0.5 else liar.dice.randrange(7)) % 7
     if choice == 0 or certificate is None:
         return msgspec.structs.replace(stored, block=other)
     if choice == 1:
@@ -68,6 +68,10 @@ def _false_block(liar: Any, target: int, stored: StoredBlock) -> StoredBlock:
             signatures=certificate.signatures[:1],
         )
         return msgspec.structs.replace(stored, certificate=fewer)
+    if choice == 4:  # of which the next one speaks, and no certificate
+        return msgspec.structs.replace(stored, block=other, certificate=None)
+    if choice == 5:  # true, and proven by the next one alone
+        return msgspec.structs.replace(stored, certificate=None)
     skipped = msgspec.structs.replace(header, parent=bytes([target]) * 32)
     return msgspec.structs.replace(stored, block=Block(skipped, stored.block.content))
 

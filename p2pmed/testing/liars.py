@@ -36,6 +36,8 @@ __all__ = ["ENGINE_LIES", "Liar"]
 OLD_MAX: Final = 64
 """Engine messages remembered, to be said again when they are stale."""
 FAR_VIEWS: Final = 1_000_000
+THEME_SHARE: Final = 0.6
+"""Of the false blocks of one lie, those that break the same rule."""
 Lie = Callable[["Liar", int, Any], "Sequence[Any] | None"]
 
 
@@ -50,11 +52,14 @@ class Liar:
         self.old: deque[Any] = deque(maxlen=OLD_MAX)
         self.others: dict[bytes, bytes] = {}
         """Digest of a block proposed here -> that of the one proposed instead."""
+        self.theme = 0
+        """Which of many rules is broken, where a lie has a choice."""
         self._on: dict[str, None] = {}
 
     def on(self, lie: str, dice: Random, nodes: int) -> None:
         """Begin to tell it, to a part of the devices where it needs two stories."""
         self.dice = dice
+        self.theme = dice.randrange(1 << 16)
         numbers = [number for number in range(nodes) if number != self.node.number]
         self.far = frozenset(dice.sample(numbers, dice.randint(1, max(1, len(numbers) - 1))))
         self._on[lie] = None
@@ -287,14 +292,15 @@ def _broken(liar: Liar, block: Block, dice: Random) -> Block:
         {"time": 1},
         {"tips": body.summary.state},
     ]
-    bodies = _broken_tips(body)
-    choice = dice.randrange(6)
-    if choice == 0:
-        return liar.block(block, **dice.choice(headers))
-    if choice < 5 or not bodies:
-        summary = msgspec.structs.replace(body.summary, **dice.choice(summaries))
-        return liar.with_body(block, msgspec.structs.replace(body, summary=summary))
-    return liar.with_body(block, dice.choice(bodies))
+    choice = liar.theme if dice.random() < THEME_SHARE else dice.randrange(1 << 16)
+    sort, which = choice % 6, choice // 6
+    if sort == 0:
+        return liar.block(block, **headers[which % len(headers)])
+    bodies = _broken_tips(body) if sort == 1 else []
+    if bodies:
+        return liar.with_body(block, bodies[which % len(bodies)])
+    summary = msgspec.structs.replace(body.summary, **summaries[which % len(summaries)])
+    return liar.with_body(block, msgspec.structs.replace(body, summary=summary))
 
 
 def _broken_tips(body: Any) -> list[Any]:

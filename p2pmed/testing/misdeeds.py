@@ -32,6 +32,7 @@ from p2pmed.node.identity import MUTED
 from p2pmed.testing.faults import KINDS, Fault, Mischief
 from p2pmed.testing.hearsay import NODE_LIES
 from p2pmed.testing.liars import ENGINE_LIES
+from p2pmed.testing.power import cuts_in_votes
 from p2pmed.testing.simulation import SimNode
 from p2pmed.testing.workload import GTIN
 from p2pmed.wire import codec
@@ -211,11 +212,25 @@ _AMNESIA: Final[Mapping[str, Callable[[Mischief], None]]] = MappingProxyType(
 )
 
 RAFT_KINDS: Final[Mapping[str, Fault]] = MappingProxyType(
-    {**KINDS, **{name: _lie(name) for name in NODE_LIES}, **_DEVICES}
+    {
+        **KINDS,
+        "cuts in votes": cuts_in_votes,
+        **{name: _lie(name) for name in NODE_LIES},
+        **_DEVICES,
+    }
 )
 """What a Raft mesh withstands: no member that lies to the engines, or forgets."""
 BFT_KINDS: Final[Mapping[str, Fault]] = MappingProxyType(
     {**RAFT_KINDS, **{name: _lie(name) for name in ENGINE_LIES}, **_AMNESIA}
 )
-LIES: Final = frozenset(BFT_KINDS) - frozenset(KINDS) - {"membership change"}
-"""Kinds that strike ``Mischief.liar`` alone."""
+_OFTEN: Final = {"invalid block": 5, "lies in sync": 4, "stolen key": 2, "forged entries": 2}
+LIES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        name: _OFTEN.get(name, 1)
+        for name in (*NODE_LIES, *ENGINE_LIES, *_AMNESIA, "stolen key", "restored backup")
+    }
+)
+"""Kinds that strike ``Mischief.liar`` alone, and how often each is drawn beside the others.
+
+Lies that are many in one, since each breaks one rule of many, are drawn more often.
+"""

@@ -69,6 +69,8 @@ BOUNDS_EVERY_STEPS: Final = 512
 SETTLED_EVERY_MS: Final = 100
 STEPS_PER_INSTANT_MAX: Final = 50_000
 """More steps within one millisecond mean that a node spins."""
+STEPS_PER_SECOND_MAX: Final = 20_000
+"""More within a second, a hundred times what a busy village takes, are a storm."""
 
 
 @dataclass(slots=True, eq=False)
@@ -169,9 +171,13 @@ class Simulation:
         self.suspects: set[bytes] = set()
         """Keys of devices that may lie: what they say of themselves proves nothing."""
         self.truths = Truths()
-        self._votes = VoteWatch()
+        self.votes = VoteWatch()
         self._checked: dict[tuple[bytes, bytes, bytes], bool] = {}
         self._instant = (Instant(0), 0)
+        self._second = (0, 0)
+        """A second, and the steps before it."""
+        self._stopped = False
+        """Whether the run proves nothing more and would never end."""
         entropy = SimEntropy(b"authority" + seed.to_bytes(8, "big"))
         self._issuer = Issuer.create_network("simulated", created_ms=EPOCH_MS, entropy=entropy)
         self._entropy = entropy
@@ -469,7 +475,7 @@ class Simulation:
 
     def _step(self, node: SimNode, event: NodeEvent) -> None:
         replica = node.replica
-        if replica is None:
+        if replica is None or self._stopped:
             return
         if self.agenda.now < node.paused_until:
             node.held.append(event)
@@ -484,8 +490,10 @@ class Simulation:
         self._instant = (now, count + 1) if at == now else (now, 1)
         if count == STEPS_PER_INSTANT_MAX:
             self._violated("no crash of its own", f"{node.name} spins: {type(event).__name__}")
+            self._stopped = True
         if self.steps % BOUNDS_EVERY_STEPS == 0:
             self.check_bounds(node)
+            self._check_storm(now)
 
     def _guarded(self, node: SimNode, work: Callable[[], list[NodeEffect]]) -> None:
         """Let a node work, and carry out what it asks; its own errors are violations."""
@@ -568,7 +576,7 @@ class Simulation:
         home = node.home
         if home is not None and self._honest(node) and message.startswith(CONSENSUS_HEAD):
             engine = home.founding.genesis.engine
-            fault = self._votes.saw(node.name, other.name, engine, message)
+            fault = self.votes.saw(node.name, other.name, engine, message)
             if fault:
                 self._violated("one vote", fault)
         self.network.send(node.number, other.number, message, control=control)
@@ -764,17 +772,26 @@ class Simulation:
             for words in overgrown(node.replica):
                 self._violated("bounded", f"{node.name}: {words}")
 
+    def _check_storm(self, now: int) -> None:
+        second, before = self._second
+        if now // 1_000 != second:
+            self._second = (now // 1_000, self.steps)
+        elif self.steps - before > STEPS_PER_SECOND_MAX:
+            self._violated("bounded", "nodes answer each other without end")
+            self._stopped = True
+
     def check_everywhere(self) -> None:
         """For a settled simulation: what was acknowledged is final everywhere, verdicts equal."""
         honest = [node for node in self.nodes if self._honest(node)]
         ids = [name for node in honest for name in self.oracle.acknowledged.get(node.name, ())]
+        rows: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for node in honest:
             if node.replica is None:
                 continue
             self.check_bounds(node)
             home = node.replica.home
-            if home is not None and node is honest[0]:
-                self._check_sum(node, home)  # the others' roots are equal
+            if home is not None:
+                self._check_rows(node, home, rows)
             for entry_id in ids:
                 entry = node.replica.logs.find(entry_id)
                 if entry is None:
@@ -786,10 +803,17 @@ class Simulation:
                 if self.oracle.verdicts.get((home.ledger, entry_id)) != said:
                     self._violated("one verdict", f"{node.name} on {entry_id.hex()[:12]}")
 
-    def _check_sum(self, node: SimNode, home: HomeLedger) -> None:
-        """The state root is the sum of the rows that are on the disk."""
+    def _check_rows(
+        self, node: SimNode, home: HomeLedger, first: dict[bytes, list[tuple[bytes, bytes]]]
+    ) -> None:
+        """The state root is the sum of the rows on the disk, which are the same everywhere."""
         start = home.ledger
         rows = node.disk.scan(Space.STATE, start, start + b"\xff" * 96, limit=1 << 30)
+        if start in first:
+            if rows != first[start]:
+                self._violated("final is true", f"{node.name}: other rows than the others have")
+            return
+        first[start] = rows
         if sum_of_rows((key[32:], value) for key, value in rows) != home.chain.state_root:
             self._violated("final is true", f"{node.name}: a root that is not the sum of its rows")
 

@@ -9,7 +9,8 @@ A seed's story:
    of time: a seed with less proves little;
 4. faults cease. Within ``SETTLE_MS_MAX`` every device must have the same logs, all of it final,
    the same state root and the same verdicts;
-5. something new is written at every device, and must become final as fast.
+5. something new is written at every device, and must become final as fast;
+6. with BFT every honest seat votes on it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ VIRTUAL_MS_MAX: Final = 180_000
 """If by then there were not enough blocks, faults cease and the rest is written in peace."""
 PEACE_MS: Final = 2_000
 """Between what is written in peace: enough for a block each."""
+HONEST_SHARE: Final = 0.35
+"""Of the seeds, those in which no device lies."""
+VOICE_WRITES_MAX: Final = 20
+"""Writes in peace until every seat has voted: one is enough, unless others were faster."""
 STRIKE_SHARE: Final = 0.12
 """Of the moments at which something is written, those at which a fault strikes."""
 
@@ -93,9 +98,9 @@ class Village:
         self.settle_ms = 0
 
     def _liar(self) -> SimNode | None:
-        """In half of the seeds one device may lie, or be copied, restored, or robbed."""
+        """In most seeds one device may lie, or be copied, restored, or robbed."""
         dice = seeded(self.simulation.seed, "liar")
-        if dice.random() < 0.5:
+        if dice.random() < HONEST_SHARE:
             return None
         liar = dice.choice(self.nodes)
         self.simulation.suspects.add(liar.key)
@@ -191,6 +196,27 @@ class Village:
         if not simulation.run_until_settled(SETTLE_MS_MAX):
             self._violated(f"nothing new becomes final: {state_of(simulation)}")
         simulation.check_everywhere()
+        if self.engine == "bft" and not self.broken:
+            self._check_voices()
+
+    def _check_voices(self) -> None:
+        """Every honest seat votes on what is new: who only follows is one fault less withstood."""
+        simulation, suspects = self.simulation, self.simulation.suspects
+        silent = [
+            node
+            for node in self.nodes
+            if node.home and node.home.seat is not None and node.key not in suspects
+        ]
+        before = dict(simulation.votes.cast)
+        for number in range(VOICE_WRITES_MAX):
+            silent = [n for n in silent if simulation.votes.cast.get(n.name) == before.get(n.name)]
+            if not silent:
+                return
+            self.workload.write(seeded(simulation.seed, f"voice {number}"))
+            simulation.run_for(PEACE_MS)
+        self._violated(
+            f"no vote of {', '.join(node.name for node in silent)}: {state_of(simulation)}"
+        )
 
     def _violated(self, detail: str) -> None:
         self.simulation.oracle.report(self.simulation.now, "progress", detail)

@@ -36,6 +36,8 @@ class VoteWatch:
         self._said: dict[tuple[bytes, str, int, int], bytes] = {}
         """Ledger, voter, view or term, kind -> digest or candidate."""
         self._last: dict[str, bytes] = {}
+        self.cast: dict[str, int] = {}
+        """Voter -> BFT votes that it sent, several times counted if it said them again."""
 
     def saw(self, voter: str, target: str, engine: str, frame: bytes) -> str:
         """``voter`` sent ``frame``, a consensus frame, to ``target``; what is wrong, or ""."""
@@ -57,6 +59,7 @@ class VoteWatch:
         return next(filter(None, faults), "")
 
     def _voted(self, ledger: bytes, voter: str, vote: bft.Vote) -> str:
+        self.cast[voter] = self.cast.get(voter, 0) + 1
         fault = self._say(ledger, voter, vote.view, vote.kind, vote.digest)
         opposite = {VoteKind.NULLIFY: VoteKind.FINALIZE, VoteKind.FINALIZE: VoteKind.NULLIFY}
         other = opposite.get(VoteKind(vote.kind))

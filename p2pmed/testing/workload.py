@@ -2,7 +2,8 @@
 
 Everything is made as an embedding program makes it, and sealed for real, but from seeded
 entropy: the same seed gives the same bytes. Among the honest acts are the mistakes that a
-ledger is for: a pack handed out twice, or by who does not hold it, or after a recall.
+ledger is for: a pack handed out twice, or by who does not hold it, or after a recall,
+or a word about what is not there.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Workload:
         self.writes += 1
         act = self._dice.choices(
             (self._record, self._register, self._dispense, self._commission, self._ship,
-             self._receive, self._grant, self._recall),
-            weights=(8, 4, 5, 3, 2, 2, 1, 1),
+             self._receive, self._grant, self._recall, self._refer),
+            weights=(8, 4, 5, 3, 2, 2, 1, 1, 1),
         )[0]  # fmt: skip
         act(node)
 
@@ -242,3 +243,8 @@ class Workload:
             return
         stock = self._dice.choice(self._stocks)
         self._submit(node, Recall(gtin=GTIN, lot=stock.lot, reason="contaminated"))
+
+    def _refer(self, node: SimNode) -> None:
+        """Of something that nobody here has: it is in a ledger that never came."""
+        body = Recall(gtin=GTIN, lot="elsewhere", reason="contaminated")
+        self._submit(node, body, b"", node.entropy.token(32))
