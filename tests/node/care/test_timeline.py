@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
+from p2pmed.ledger.transaction import sign_entry
 from p2pmed.medical import Demographics, Encounter, Observation, PatientName, Quantity
 from p2pmed.medical.care.timeline import Mark
+from p2pmed.node.care.timeline import Timelines
 from p2pmed.node.node import Node
 from p2pmed.testing.homes import local_network
 
@@ -106,3 +111,49 @@ async def test_what_this_device_may_not_open_is_shown_closed(opened_at: Any, mee
     await meet(one, other)
     items = await other.timelines.of(patient)
     assert [(item.kind, item.resource) for item in items] == [("", None), ("", None)]
+
+
+async def test_of_a_log_with_two_stories_the_ordered_one_is_told(
+    opened_at: Any, monkeypatch: Any
+) -> None:
+    """A device signs twice at one place: nothing ordered, it is marked; the branch that a block
+    orders is told plainly, also where the other one was stored first, which is marked then.
+    """
+    liar, reader = await opened_at("liar"), await opened_at("reader", place="shan/bei")
+    patient = await registered(liar)
+    await liar.patients.grant(patient, reader.keys.box_public)
+    one = (await liar.patients.add(visit(patient))).entry
+    other = sign_entry(
+        msgspec.structs.replace(one.envelope, hlc=one.envelope.hlc + 1),
+        seed=liar.keys.signing_seed,
+        author=liar.key,
+        network=liar.network,
+    )
+    story = liar.replica.logs.read(one.lane, 0, one.seq + 1, bytes_max=2**30)
+    await reader.import_entries(story)
+    await reader.import_entries([other.raw])
+    (lane,) = [lane for lane in reader.replica.logs if lane.frozen]
+
+    async def told() -> dict[bytes, Any]:
+        return {item.id: item for item in await reader.timelines.of(patient)}
+
+    items = await told()
+    assert Mark.FORKED in items[one.id].marks
+    assert other.id not in items
+    assert sum(Mark.FORKED in item.marks for item in items.values()) == 1
+
+    def ordering(chosen: bytes) -> None:
+        """As if a block had ordered the branch that ends with ``chosen``."""
+        chain = SimpleNamespace(ordered_tip=lambda key: (one.seq, chosen))
+        replica = SimpleNamespace(home=SimpleNamespace(chain=chain), logs=reader.replica.logs)
+        elsewhere: Any = SimpleNamespace(replica=replica)
+        monkeypatch.setattr(reader.timelines, "_ordered", Timelines(elsewhere)._ordered)
+
+    ordering(one.id)
+    assert Mark.FORKED not in (await told())[one.id].marks
+    ordering(other.id)
+    items = await told()
+    assert Mark.FORKED in items[one.id].marks
+    assert Mark.FORKED not in items[other.id].marks
+    assert items[other.id].kind == "Encounter"
+    assert lane.forked_at == one.seq
