@@ -26,6 +26,7 @@ from p2pmed.node import events
 from p2pmed.node.events import Draft
 from p2pmed.node.home_ledger import LEDGER_FORKED
 from p2pmed.node.turn import Turn
+from p2pmed.node.voting import row_key
 from p2pmed.sync.founding import GenesisDone, MeshPolicy
 from p2pmed.testing.simulation import SimNode, Simulation
 from p2pmed.wire import codec
@@ -202,7 +203,7 @@ def test_rows_are_staged_in_the_order_in_which_they_were_made() -> None:
     made.seen.clear()
     home.run(Turn(simulation.agenda.now), Work())
     assert made.seen == ["Work", "Certified"]
-    assert one.disk.get(Space.CONSENSUS, home.ledger + b"row") == b"newer"
+    assert one.disk.get(Space.CONSENSUS, row_key(home.epoch, b"row")) == b"newer"
     assert home.chain.height == height + 1
 
 

@@ -81,6 +81,7 @@ class County:
     def forge(self, anchor: Anchor) -> None:
         """The liar, a clinic, writes an anchor; the clinic passes it on."""
         keys = self.liar.identity.keys
+        self.simulation.suspects.add(self.liar.key)
         opening = LogOpen(
             chain=self.liar.identity.chain,
             previous=b"",

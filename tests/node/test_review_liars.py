@@ -36,6 +36,7 @@ class Liar:
         policy = MeshPolicy(follow=False)
         self.node = simulation.add_node("liar", roles=roles, policy=policy)
         simulation.crash(self.node)
+        simulation.suspects.add(self.node.key)
         self.keys = self.node.identity.keys
 
     def sign(self, kind: str, body: Any, seq: int, prev: bytes, **fields: Any) -> Entry:
