@@ -51,6 +51,9 @@ class Stress:
 
     seconds: float
     seed: int
+    faults_min: int = 4
+    """A slow machine goes on until there were so many faults, and ``answers_min`` answers."""
+    answers_min: int = 50
     clients_per_node: int = 2
     faults: tuple[str, ...] = ()
     """Of ``FAULTS``; empty: all."""
@@ -62,6 +65,9 @@ class Report:
 
     history: History
     faults: Counter[str] = field(default_factory=Counter)
+    """By their names."""
+    done: Counter[str] = field(default_factory=Counter)
+    """Processes killed, processes stopped, and partitions, in all faults together."""
     height: int = 0
     settled_s: float = 0.0
     """From the last fault's end until everybody had ordered everything."""
@@ -76,6 +82,7 @@ class Report:
             "registers": len({event.key for event in self.history.events}),
             "promises": len(self.history.promises),
             "faults": dict(sorted(self.faults.items())),
+            **{name: self.done[name] for name in ("kills", "stops", "partitions")},
             "height": self.height,
             "settled_s": round(self.settled_s, 1),
             "violations": list(self.violations),
@@ -107,7 +114,7 @@ class Ordeal:
         ]
         end = time.monotonic() + self._stress.seconds
         try:
-            while time.monotonic() < end:
+            while time.monotonic() < end or not self._is_enough():
                 await asyncio.sleep(self._dice.uniform(*QUIET_S))
                 await self._fault()
             await asyncio.sleep(1.0)  # some operations on a mesh that is whole
@@ -118,6 +125,11 @@ class Ordeal:
         await self._settle()
         await self._judge()
         return self.report
+
+    def _is_enough(self) -> bool:
+        """Whether the run says anything."""
+        faults, answers = self.report.faults.total(), self.report.history.counts()["ok"]
+        return faults >= self._stress.faults_min and answers >= self._stress.answers_min
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -200,11 +212,20 @@ class Ordeal:
         """SIGKILL, and a start some time after."""
         await self._kill(self._some(1))
 
+    async def kill_leader(self) -> None:
+        """SIGKILL to whoever leads now, as far as anybody says."""
+        told = [await self.mesh.status(node) for node in self.mesh.nodes]
+        seats = [status.get("seat") for status in told]
+        leaders = [(status.get("consensus") or {}).get("leader") for status in told]
+        leader = next((seat for seat in leaders if seat in seats), seats[0])
+        await self._kill([self.mesh.nodes[seats.index(leader)]])
+
     async def kill_all(self) -> None:
         """A power cut in the whole village, as processes feel it."""
         await self._kill(self.mesh.nodes)
 
     async def _kill(self, nodes: list[RealNode]) -> None:
+        self.report.done["kills"] += len(nodes)
         await asyncio.gather(*(node.kill() for node in nodes))
         await self._wait()
         await asyncio.gather(*(node.start() for node in nodes))
@@ -221,6 +242,7 @@ class Ordeal:
     async def pause_one(self) -> None:
         """SIGSTOP: links stay open, nothing answers; then it goes on as if no time had passed."""
         node = self._some(1)[0]
+        self.report.done["stops"] += 1
         node.pause()
         try:
             await self._wait()
@@ -239,6 +261,7 @@ class Ordeal:
     async def _split(self, side: list[RealNode]) -> None:
         hosts = [node.host for node in side]
         others = [node.host for node in self.mesh.nodes if node.host not in hosts]
+        self.report.done["partitions"] += 1
         self.mesh.lan.split(hosts, others)
         await self._wait()
         self.mesh.lan.heal()
@@ -248,6 +271,7 @@ class Ordeal:
         host = self._some(1)[0].host
         others = [node.host for node in self.mesh.nodes if node.host != host]
         deaf = self._dice.random() < 0.5
+        self.report.done["partitions"] += 1
         self.mesh.lan.cut((other, host) if deaf else (host, other) for other in others)
         await self._wait()
         self.mesh.lan.heal()
@@ -255,6 +279,7 @@ class Ordeal:
     async def cut_and_kill(self) -> None:
         """One is cut off, and another killed meanwhile."""
         cut, killed = self._some(2)
+        self.report.done["partitions"] += 1
         self.mesh.lan.split([cut.host], [n.host for n in self.mesh.nodes if n is not cut])
         try:
             await self._kill([killed])
@@ -273,8 +298,7 @@ class Ordeal:
 
     async def _judge(self) -> None:
         report = self.report
-        for node in self.mesh.nodes:
-            await self._ask_all_of(node)
+        await asyncio.gather(*(self._ask_all_of(node) for node in self.mesh.nodes))
         await self.mesh.close()
         homes = {node.name: node.home for node in self.mesh.nodes}
         census = await take_census(homes, self.mesh.network)
@@ -308,6 +332,7 @@ class Ordeal:
 
 FAULTS: Final[Mapping[str, Callable[[Ordeal], Awaitable[None]]]] = {
     "kill one": Ordeal.kill_one,
+    "kill the leader": Ordeal.kill_leader,
     "kill all": Ordeal.kill_all,
     "pause one": Ordeal.pause_one,
     "isolate one": Ordeal.isolate_one,

@@ -91,7 +91,7 @@ async def test_real_processes_are_linearizable_under_faults(engine: str, tmp_pat
     report = await ordeal(tmp_path, engine, SEED)
     assert report.violations == []
     assert report.given_up == []
-    assert report.history.counts()["ok"] > 20
-    assert sum(report.faults.values()) >= 2
+    assert report.history.counts()["ok"] >= 50
+    assert report.faults.total() >= 4
     assert set(report.faults) <= set(FAULTS)
-    assert not [path for path in Path("/run/netns").iterdir() if f"-{os.getpid()}-" in path.name]
+    assert report.settled_s < 60
