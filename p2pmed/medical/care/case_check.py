@@ -341,7 +341,7 @@ def _limits(lines: Sequence[Line], pinned: bool) -> tuple[str, ...]:
     told = [
         "that what was recorded is true: a signature says who wrote it, not that it happened",
         "that the named devices and people's keys were in their owners' hands",
-        "what happened that nobody recorded, or recorded after the case was opened",
+        "what nobody recorded, or came after the numbers that the opening and the close state",
         "what the entries say that are given as ids only: ask for them by their place in the log",
         "that a suspension unknown where the case was opened did not exist",
     ]
