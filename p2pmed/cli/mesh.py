@@ -15,7 +15,9 @@ Let a home that was restored from a backup, or copied, vote again.
 
 A restored home has forgotten every vote that it gave after the backup was made.
 Voting twice can fork the ledger for good, and makes this device provably guilty.
-Until this command it records and reads, but neither votes nor founds.
+Until this command it records and reads, but neither votes nor founds. In a BFT mesh it
+recovers alone, and then stays silent for a few views; when several homes were lost within
+one view nothing may become final any more, until you say this of as many as a quorum lacks.
 
 Before you give it:
   * make sure that no other copy of this home runs, now or ever again;
@@ -245,7 +247,7 @@ def _resume(parsed: argparse.Namespace) -> int:
 
 def _resume_lines(answer: Mapping[str, Any]) -> list[str]:
     if not answer["was_muted"]:
-        return ["this home was not muted; nothing changed"]
+        return ["this home was not muted; if it held votes back, it does so no more"]
     return ["this home votes again"]
 
 
@@ -279,4 +281,9 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         "  seats with fresh keys; if that is refused, have its seat taken with `mesh remove`",
     ]
     told = [*(silent if answer["muted"] else []), *(lost if answer["vote_key_lost"] else [])]
+    if answer["abstains"]:
+        told += [
+            f"  this home forgot votes and recovered: it stays silent for {answer['abstains']} more",
+            "  views; if nothing becomes final meanwhile, see `mesh resume --help`",
+        ]
     return [head, *rows, *told]
