@@ -126,3 +126,24 @@ async def test_the_words_are_read_by_the_records_readers_only(opened_at: Any, me
         await other.disputes.answer(seen.id, "no")
     with pytest.raises(LocalProtocolError):
         await other.disputes.answer(record.id, "no such dispute")
+
+
+async def test_a_guardian_speaks_for_a_child_while_the_delegation_stands(opened_at: Any) -> None:
+    """Signed with the guardian's own card under the delegation; after its end, refused."""
+    node = await opened_at("clinic")
+    child, childs_card = await enrolled(node)
+    _, mothers_card = await enrolled(node)
+    record = await node.patients.add(visit(child))
+    mother = await node.cards.open(mothers_card)
+    async with node.cards.present(childs_card) as hand:
+        delegation = await node.consent.delegate(
+            child, mother.secrets.patient_key, mother.secrets.sign_key, by=hand
+        )
+    acting = mother.standing_in(child, delegation.id)
+    raised = await node.disputes.dispute(record.id, WORDS, by=acting)
+    assert raised.verdict.applied
+    (dispute,) = await node.disputes.waiting()
+    assert dispute.by_guardian
+    await node.consent.revoke(child, delegation.id)
+    late = await node.disputes.dispute(record.id, WORDS, by=acting)
+    assert late.verdict.code == "delegation_unknown"
