@@ -195,6 +195,7 @@ class _Seat:
         return name, raw
 
     async def follow(self) -> dict[str, Any]:
+        await self._complete.wait()  # a vote to who is not accepted yet would be lost
         used = _cpu_s()
         while True:
             frame = await self._blocks.get()
