@@ -38,6 +38,7 @@ FAMILIES: Final = (
     "foreign",
     "patient",
     "card",
+    "emergency",
     "find",
     "refer",
     "consult",

@@ -1,4 +1,4 @@
-"""``p2pmed patient delegate | request | policy | facility | passphrase``."""
+"""``p2pmed patient delegate | reads | request | policy | facility | passphrase``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from p2pmed.cli.card import add_card, ask_pin, card_values, read_card
 from p2pmed.cli.columns import columns, verdict_lines
+from p2pmed.cli.emergency import read_lines
 from p2pmed.cli.session import ask_node, show
 from p2pmed.errors import ConfigError
 
@@ -24,6 +25,8 @@ def add_consent(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> Non
     parser.add_argument("--guardian-pin", action="store_true", help="ask for the guardian's PIN")
     parser.add_argument("--until", metavar="DATE", help="the last day")
     parser.add_argument("--may-hand-on", action="store_true", help="the guardian may name another")
+    reads = verb(verbs, "reads", "who has read what", " 3f2a", _reads)
+    reads.add_argument("patient", help="first digits of the pseudonym")
     example = " 3f2a --category laboratory --words 'for the operation'"
     parser = verb(verbs, "request", "ask for leave to read", example, _request)
     parser.add_argument("patient", help="first digits of the pseudonym")
@@ -59,6 +62,11 @@ def _delegate(parsed: argparse.Namespace) -> int:
         "depth": int(parsed.may_hand_on),
     }
     return _finish(parsed, ask_node(parsed, "patient.delegate", values))
+
+
+def _reads(parsed: argparse.Namespace) -> int:
+    answer = ask_node(parsed, "patient.reads", {"patient": parsed.patient})
+    return show(parsed, answer, lines=read_lines)
 
 
 def _request(parsed: argparse.Namespace) -> int:

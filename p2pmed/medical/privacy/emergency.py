@@ -353,8 +353,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         apply=_apply_open,
         ordered=False,
         roles=CARERS,
-        rules="Refused unless two different people signed it, both qualified for `emergency` "
-        "then, and it ends within four hours.",
+        rules="Refused unless two different people signed it, both qualified "
+        "for emergencies then, and it ends within four hours.",
     ),
     Kind(
         name="emergency.close",

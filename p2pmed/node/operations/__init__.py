@@ -31,6 +31,7 @@ FAMILIES: Final = (
     "patients",
     "consent",
     "cards",
+    "emergency",
     "summary",
     "find",
     "drugs",
