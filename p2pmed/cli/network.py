@@ -30,6 +30,9 @@ def add(commands: Any) -> None:
     )
     create.add_argument("folder", type=Path, help="a new folder, to be kept in a drawer")
     create.add_argument("--name", required=True, help="the network's, for people")
+    create.add_argument(
+        "--spares", type=int, default=0, choices=(0, 1, 2), help="more root keys, against loss"
+    )
     _common(create)
     create.set_defaults(run=_create)
     answer = command(
@@ -102,7 +105,9 @@ def _create(parsed: argparse.Namespace) -> int:
     from p2pmed.node.setup import create_network
 
     passphrase = passphrase_of(parsed, confirm=True)
-    network = create_network(parsed.folder, parsed.name, passphrase, cheap=_cheap())
+    network = create_network(
+        parsed.folder, parsed.name, passphrase, cheap=_cheap(), spares=parsed.spares
+    )
     return show(parsed, {"network": network.hex(), "folder": str(parsed.folder)})
 
 

@@ -62,19 +62,26 @@ def _check_passphrase(passphrase: str) -> None:
         )
 
 
-def create_network(folder: Path, name: str, passphrase: str, *, cheap: bool = False) -> bytes:
+def create_network(
+    folder: Path, name: str, passphrase: str, *, cheap: bool = False, spares: int = 0
+) -> bytes:
     """Make an authority's folder with its sealed keys and the manifest; the network id.
 
+    ``spares`` (0 to 2) more root keys are folders beside it, ``...-spare-1`` and ``-2``, each an
+    authority of its own under the same passphrase: to be taken elsewhere, against loss.
     ``cheap`` seals with the least cost that is still sound: for demonstrations and tests.
-    Raises ``ConfigError`` if the folder is there already or the passphrase too short.
+    Raises ``ConfigError`` if a folder is there already or the passphrase too short, and
+    ``LocalProtocolError`` for more spares.
     """
     _check_passphrase(passphrase)
     issuer = Issuer.create_network(
-        name, created_ms=SystemClock().wall_ms(), entropy=SystemEntropy()
+        name, created_ms=SystemClock().wall_ms(), entropy=SystemEntropy(), roots=1 + spares
     )
-    make_folder(folder)
-    replace_file(folder / AUTHORITY_FILE, _seal(issuer.to_secret_bytes(), passphrase, cheap))
-    replace_file(folder / MANIFEST_FILE, issuer.manifest_raw)
+    for number, desk in enumerate(issuer.split()):
+        place = folder.with_name(f"{folder.name}-spare-{number}") if number else folder
+        make_folder(place)
+        replace_file(place / AUTHORITY_FILE, _seal(desk.to_secret_bytes(), passphrase, cheap))
+        replace_file(place / MANIFEST_FILE, issuer.manifest_raw)
     return issuer.network_id
 
 
