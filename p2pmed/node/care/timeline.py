@@ -20,9 +20,8 @@ from p2pmed.medical.care.competence import flag_of
 from p2pmed.medical.care.dispute_rows import disputes_of
 from p2pmed.medical.care.timeline import Mark, causal_order, is_late, rivals_of
 from p2pmed.medical.keyring import KeyRing
-from p2pmed.medical.patients import PatientRegister
 from p2pmed.medical.privacy.links import person_of
-from p2pmed.medical.records import RecordAdd, RecordAmend, record_row
+from p2pmed.medical.records import RecordAmend, record_row
 from p2pmed.medical.rejections import Rejection
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ __all__ = ["TimelineItem", "Timelines"]
 ENTRIES_A_SLICE: Final = 64
 """Records opened before other tasks get their turn: some milliseconds."""
 APPLIED: Final = "applied"
-RECORDS: Final = (PatientRegister, RecordAdd, RecordAmend)
+RECORDS: Final = frozenset({"patient.register", "record.add", "record.amend"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -122,7 +121,7 @@ class Timelines:
         }
         known = set()
         for entry in logs.about(patient):
-            if not isinstance(self._node.body(entry), RECORDS):
+            if entry.kind not in RECORDS:
                 continue
             known.add(entry.id)
             story.entries.append(entry)
@@ -135,7 +134,7 @@ class Timelines:
                 for entry in branch.values()
                 if entry.envelope.subject == patient
                 and entry.id not in known
-                and isinstance(self._node.body(entry), RECORDS)
+                and entry.kind in RECORDS
             ]
 
     def _ordered(self, lane: LaneKey, start: int) -> dict[bytes, Entry]:
