@@ -74,7 +74,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
         "consent": Scenario(
             about="leave to read and the audit of readings, with 3 to 5 nodes and no ciphers",
             play="p2pmed.testing.consent:play",
-            planted="p2pmed.testing.consent:CONSENT_DEFECTS",
+            planted="p2pmed.testing.consent_defects:CONSENT_DEFECTS",
         ),
     }
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from p2pmed.testing.consent import CONSENT_DEFECTS, play
+from p2pmed.testing.consent import play
+from p2pmed.testing.consent_defects import CONSENT_DEFECTS
 from p2pmed.testing.scenario import SeedOptions
 
 
