@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Protocol, TypeAlias
+from functools import lru_cache
+from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -62,6 +63,10 @@ __all__ = [
 ]
 
 
+HEADERS_KEPT: Final = 512
+"""Headers whose digest is remembered: what lives between two decisions, and more."""
+
+
 class Header(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What votes are about. Epoch and view are inside the digest *and* in the certificate."""
 
@@ -81,8 +86,9 @@ class Header(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Hash of the content; the application computes and checks it."""
 
 
+@lru_cache(HEADERS_KEPT)
 def header_digest(header: Header) -> bytes:
-    """BLAKE2b-256 of the header's encoding: the block's name."""
+    """BLAKE2b-256 of the header's encoding: the block's name, asked for many times."""
     return hash_bytes(codec.encode(header))
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Final
 
 import msgspec
 
@@ -119,8 +120,13 @@ class Certificate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True
     ]
 
 
+STATEMENTS_KEPT: Final = 512
+"""Statements whose bytes are remembered: those of the views and blocks voted on now."""
+
+
+@lru_cache(STATEMENTS_KEPT)
 def vote_bytes(ledger: bytes, epoch: int, kind: int, view: int, digest: bytes) -> bytes:
-    """What a vote signs."""
+    """What a vote signs; spelt once for all who sign or check it."""
     return cbor.encode(["p2pmed/1", "vote", ledger, epoch, int(kind), view, digest])
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from p2pmed.limits import BATCH_ENTRIES_MAX
 from p2pmed.quorum.certificate import Certificate, Epoch
-from p2pmed.wire import codec
+from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Bytes32, Bytes64, Count, OptionalId, Wire
 from p2pmed.wire.hashing import digest
 
@@ -236,8 +236,8 @@ def mesh_tag(epoch: Epoch) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of ``message``."""
-    return codec.encode(message)
+    """The bytes of ``message``, whose Struct bounds all that it holds."""
+    return cbor.encode_trusted(codec.plain(message))
 
 
 def decode(raw: bytes) -> Message:
