@@ -314,7 +314,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             (_CHAIN, "_orderable", _own_order),
         ),
         "forks overlooked": _plant(
-            "a log with two entries for one place is frozen", "author-log.md", "progress",
+            "a log with two entries for one place is frozen", "author-log.md", "bounded",
             (_LOGS, "freeze", _nothing),
         ),
         "branches not asked for": _plant(
@@ -326,7 +326,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             "final means certified", (_CHAINS, "check_proof", _nothing),
         ),
         "parent in sync believed": _plant(
-            "a block names the one below", "chains.md 3", "one truth",
+            "a block names the one below", "chains.md 3", "never halted",
             (_CHAINS + ":Chains", "_check", _parent_as_told),
         ),
         "content in sync believed": _plant(
@@ -372,7 +372,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             (_HOME, "_proven_run", _one_is_enough),
         ),
         "newer rows dropped": _plant(
-            "a flush lets go only of what it wrote", "storage.md 2", "progress",
+            "a flush lets go only of what it wrote", "storage.md 2", "nothing final is lost",
             ("p2pmed.storage.memory:StagedMap", "done", _newer_rows_too),
         ),
         "certificates unchecked": _plant(

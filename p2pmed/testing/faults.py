@@ -52,12 +52,13 @@ __all__ = ["KINDS", "WEATHER", "Fault", "Mischief"]
 WEATHER: Final = frozenset({"loss", "duplicate", "reorder", "delay", "queue full"})
 """Counted per message; a scenario's number of faults leaves them out."""
 DELAYS_MS: Final = ((1, 5), (1, 5), (5, 80), (5, 200), (1, 400))
-"""Classes of links: a good router twice as often as a bad radio."""
+"""Classes of links: good routers, and bad radios."""
 LIE_SHARE: Final = 0.5
-"""Where a device lies: of the faults, the lies."""
+"""Where a device lies: of the faults, the lies. Of other kinds a seed has one of ``SHARES``."""
 LIES_TOLD: Final = (1, 1, 2, 3)
 SHARES: Final = (0.15, 0.4, 0.7)
-"""Of the other kinds, those that a seed has."""
+FLUSHES_MS: Final = (FLUSH_MS, FLUSH_MS, (5, 60), (20, 200))
+"""Classes of disks: good ones, and worn cards."""
 SLOW_FLUSH_MS: Final = (50, 500)
 DAY_MS: Final = 86_400_000
 YEAR_MS: Final = 365 * DAY_MS
@@ -96,7 +97,7 @@ class Mischief:
         self.simulation = simulation
         self.nodes = list(nodes)
         self.dice = dice
-        """Of the fault that strikes now."""
+        """Of the fault that strikes."""
         self.liar = liar
         self._kinds = KINDS if kinds is None else kinds
         self._lies = lies
@@ -113,13 +114,13 @@ class Mischief:
         """What ``cease`` must undo, beside what it undoes for every device."""
         self.kinds: tuple[str, ...] = self._draw(dice)
         self.links = self._weather(dice)
+        self._flush_ms = dice.choice(FLUSHES_MS)
 
     def _draw(self, dice: Random) -> tuple[str, ...]:
         """Few kinds, or most; and few lies, each told often: many would hide each other."""
         share = dice.choice(SHARES if self.liar is None else SHARES[:2])
         drawn = [kind for kind in self._kinds if kind not in self._lies and dice.random() < share]
-        if len(drawn) < 2:
-            drawn += ["power cut", "partition"]
+        drawn += ["power cut", "partition"] if len(drawn) < 2 else []
         lies = [lie for lie in self._lies if lie in self._kinds]
         if self.liar is not None and lies:
             weights = [self._lies[lie] for lie in lies]
@@ -147,6 +148,8 @@ class Mischief:
     def begin(self) -> None:
         """Let the weather of this seed begin."""
         self.simulation.faults = self.links
+        for node in self.nodes:
+            node.flush_ms = self._flush_ms
 
     def pick(self, dice: Random) -> str:
         """A kind that this seed has; where a device lies, every other time a lie."""
@@ -225,9 +228,8 @@ class Mischief:
         self.later(self.dice.randint(500, 4_000), lambda: self.start_after(node, 1))
 
     def _failed_flush(self) -> None:
-        node = self.one()
         self.simulation.struck("failed flush")
-        node.disk.fail_next_sync = True
+        (node := self.one()).disk.fail_next_sync = True
         self.later(2_000, lambda: self.start_after(node, 1))
 
     def _crash_loop(self) -> None:
@@ -334,7 +336,7 @@ class Mischief:
         node.flush_ms = SLOW_FLUSH_MS
 
         def heal() -> None:
-            node.flush_ms = FLUSH_MS
+            node.flush_ms = self._flush_ms
 
         self.later(self.dice.randint(2_000, 15_000), heal)
 

@@ -195,7 +195,7 @@ PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
         "vote before sync": Plant(
             rule="a vote is durable before it is sent",
             source="consensus.md 3.7; aptos-core#18298",
-            promise="one vote",
+            promise="progress",
             found_within=30,
             engines={"bft": _hasty_bft},
         ),

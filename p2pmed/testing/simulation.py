@@ -69,8 +69,8 @@ BOUNDS_EVERY_STEPS: Final = 512
 SETTLED_EVERY_MS: Final = 100
 STEPS_PER_INSTANT_MAX: Final = 50_000
 """More steps within one millisecond mean that a node spins."""
-STEPS_PER_SECOND_MAX: Final = 20_000
-"""More within a second, a hundred times what a busy village takes, are a storm."""
+STEPS_PER_SECOND_MAX: Final = 10_000
+"""More within a second, thirty times what a busy village takes, are a storm."""
 
 
 @dataclass(slots=True, eq=False)

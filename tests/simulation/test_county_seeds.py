@@ -7,7 +7,7 @@ import pytest
 from p2pmed.testing.county import run_county
 from p2pmed.testing.faults import WEATHER
 
-SEEDS = 8
+SEEDS = 5
 
 
 @pytest.mark.timeout(300)

@@ -1,6 +1,6 @@
 """Whole nodes of a five-node village, by seed: nothing diverges, nothing acknowledged is lost.
 
-One hundred seeds in the ordinary run, the engines in turn; a thousand in ``tox -e simulation``.
+Forty seeds in the ordinary run, the engines in turn; a thousand in ``tox -e simulation``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from p2pmed.testing.faults import WEATHER
 from p2pmed.testing.village import run_village
 
-SEEDS = 80
+SEEDS = 40
 ENGINES = ("bft", "raft")
 
 
