@@ -647,13 +647,14 @@ async def _resealing(node: Node, *, network: bool) -> AsyncIterator[None]:
     it writes what it is asked to only.
     """
     with node.sessions.unattended():  # a task takes the context in which it was made
-        keeping = asyncio.create_task(node.consent.resealing.keep()) if network else None
+        chores = (node.consent.resealing.keep, node.emergency.keep) if network else ()
+        keeping = [asyncio.create_task(chore()) for chore in chores]
     try:
         yield
     finally:
-        if keeping is not None:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
 
 
 @asynccontextmanager

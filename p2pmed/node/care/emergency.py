@@ -9,21 +9,21 @@ Implements ``docs/protocols/emergency.md``. ``node.emergency``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from p2pmed.errors import Denied, InvalidTransaction, LocalProtocolError
+from p2pmed.errors import Denied, InvalidTransaction, LocalProtocolError, P2pmedError
 from p2pmed.identity import sealing
 from p2pmed.identity.joint import JointSecret, deal
 from p2pmed.identity.joint import partial as give_partial
 from p2pmed.identity.persons import PersonKeys
 from p2pmed.medical.consent import EPOCH_KEYS, Purpose, readers
 from p2pmed.medical.keyring import EVERY_CATEGORY, Category
-from p2pmed.medical.membership import member
 from p2pmed.medical.patients import PATIENTS
 from p2pmed.medical.privacy.emergency import (
     EMERGENCIES,
@@ -320,11 +320,8 @@ class Emergency:
         while True:
             heard = self._node.heard
             for patient in self.due():
-                await self.turn_keys(patient)
+                # A full disk, a locked session: the next news is another chance.
+                with contextlib.suppress(P2pmedError):
+                    await self.turn_keys(patient)
             if not await self._node.news(heard):
                 return
-
-    def place(self) -> str:
-        """The place of this device, or empty."""
-        me: Any = member(self._node.state(), self._node.key)
-        return me.place if me else ""

@@ -302,14 +302,12 @@ class Opener:
         sealed = getattr(self._node.body(entry), "sealed", None)
         if not isinstance(sealed, Sealed):
             return None
-        names = [sealed.key_id]
+        names = {sealed.key_id}
         for again in reseals(self._node.state(), entry.id):
             found = self._node.find(again)
-            second = self._node.body(found) if found else None
-            if isinstance(second, RecordReseal):
-                names.append(second.sealed.key_id)
-        held = {key.key_id: key.category for key in ring if key.key}
-        return next((held[name] for name in names if name in held), None)
+            if isinstance(second := self._node.body(found) if found else None, RecordReseal):
+                names.add(second.sealed.key_id)
+        return next((key.category for key in ring if key.key and key.key_id in names), None)
 
     def read(self, entry: Entry, *, ring: KeyRing | None = None) -> OpenedBody | None:
         """What a record says; ``None`` if the transaction is no record.

@@ -34,7 +34,7 @@ from p2pmed.node.operations.lookup import (
     now_ms,
     outcome,
 )
-from p2pmed.node.operations.patients import box_key, demographics_of
+from p2pmed.node.operations.patients import box_key, demographics_of, moment_text
 
 __all__ = ["OPERATIONS", "hand_of"]
 
@@ -146,6 +146,11 @@ async def scan(node: Node, arguments: Arguments, report: Report) -> dict[str, An
         "known": scanned.row is not None,
         "revoked": scanned.row.revoked if scanned.row else None,
         "good": scanned.good,
+        "emergencies": [
+            f"{moment_text(event.row.opened)} {event.row.reason.value}, "
+            f"{event.row.finding or 'not reviewed'}"
+            for event in node.emergency.known(scanned.card.patient)
+        ],
     }
 
 
