@@ -23,6 +23,9 @@ EVEN = {"sync": (10, 10), "latency": (2, 2), "body_delay": (1, 1), "item_every":
 """Each flush 10 ms, each link 2 ms, and always something to order."""
 
 
+SLOW = pytest.mark.slow
+
+
 def meshed(seats: int, absent: Sequence[int] = (), *, seed: int = 5, **weather) -> Mesh:
     """A mesh under load, without the absent."""
     mesh = Mesh(BftEngine, seats=seats, seed=seed, weather=Weather(**{"item_every": 10, **weather}))
@@ -69,7 +72,7 @@ def test_any_number_of_validators_agrees_with_any_number_of_liars_allowed(seats:
 
 
 @pytest.mark.parametrize(
-    "seats", [3, 4, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 10, 13, 20))]
+    "seats", [3, 4, *(pytest.param(n, marks=SLOW) for n in (6, 7, 10, 13, 20))]
 )
 def test_absent_clinics_cost_at_most_half(seats: int) -> None:
     """With all n - q away, side by side or spread, blocks come at >= 2/3 of the usual pace."""
@@ -79,7 +82,7 @@ def test_absent_clinics_cost_at_most_half(seats: int) -> None:
         assert interval(meshed(seats, away, **LAN)) <= 1.5 * full
 
 
-@pytest.mark.parametrize("seats", [3, 4, 7, 10])
+@pytest.mark.parametrize("seats", [3, 4, pytest.param(7, marks=SLOW), pytest.param(10, marks=SLOW)])
 def test_on_an_even_network_absent_clinics_cost_nothing(seats: int) -> None:
     """Where every flush and link takes the same time only skipping is measured: it is free.
 
@@ -90,7 +93,7 @@ def test_on_an_even_network_absent_clinics_cost_nothing(seats: int) -> None:
     assert interval(meshed(seats, range(most_absent(seats)), **EVEN), span=1_200) == full
 
 
-@pytest.mark.parametrize("gone", range(4))
+@pytest.mark.parametrize("gone", [0, *(pytest.param(n, marks=SLOW) for n in (1, 2, 3))])
 def test_four_with_one_absent_settle_at_the_speed_of_three_within_ten_blocks(gone: int) -> None:
     """One of four leaves for good: after ten blocks the mesh is as fast as a mesh of three.
 
@@ -110,7 +113,9 @@ def test_four_with_one_absent_settle_at_the_speed_of_three_within_ten_blocks(gon
     assert interval(mesh, warm=0) <= 1.05 * three
 
 
-@pytest.mark.parametrize(("seats", "bound"), [(4, 1.15), (7, 1.15), (10, 1.15)])
+@pytest.mark.parametrize(
+    ("seats", "bound"), [(4, 1.15), *(pytest.param(n, 1.15, marks=SLOW) for n in (7, 10))]
+)
 def test_no_order_of_leaders_would_be_much_better(
     seats: int, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +130,7 @@ def test_no_order_of_leaders_would_be_much_better(
     assert rotation <= bound * interval(meshed(seats, away, **LAN), span=6_000)
 
 
+@pytest.mark.slow
 def test_a_flapping_clinic_costs_little() -> None:
     """A clinic that is away 3 s of every 6 s: seven validators keep 70 % of their pace."""
     full = interval(meshed(7, **LAN))
