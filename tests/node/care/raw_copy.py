@@ -113,9 +113,12 @@ class RawCopy:
         *,
         cards: Sequence[tuple[str, str]] = (),
         passphrases: Sequence[str] = (),
+        rings: Iterable[KeyRing] = (),
     ) -> Loot:
-        """Everything that X25519 ``secrets`` and ``cards`` (text, PIN) open between them."""
-        loot = Loot(secrets=set(secrets))
+        """Everything that X25519 ``secrets`` and ``cards`` (text, PIN) open between them, and
+        ``rings`` of keys that somebody kept.
+        """
+        loot = Loot(secrets=set(secrets), rings={ring.patient: ring for ring in rings})
         for text, pin in cards:
             card = parse_card(text, network=self.network).card
             for body in self.bodies.values():

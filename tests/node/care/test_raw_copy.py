@@ -16,8 +16,10 @@ from p2pmed.errors import Denied, LocalProtocolError
 from p2pmed.identity.persons import PersonKeys
 from p2pmed.identity.stretching import CHEAP
 from p2pmed.medical import Demographics, PatientName
-from p2pmed.medical.keyring import EVERY_CATEGORY, Category
+from p2pmed.medical.consent import current_epoch
+from p2pmed.medical.keyring import EVERY_CATEGORY, Category, KeyRing
 from p2pmed.medical.privacy.delegation import AccessDelegate
+from p2pmed.medical.privacy.emergency import Reason
 from p2pmed.node.node import Node
 from p2pmed.testing.homes import until
 
@@ -95,6 +97,9 @@ async def test_the_table_of_who_could_read_what(village: Village) -> None:
     await village.meet(*village.all)
     guard = await clinic.cards.open(guardian.card.text)
     newest = [(lost.text, PIN)]
+    staff = [PersonKeys.generate(clinic.world.entropy) for _ in range(3)]
+    two = [person.box_secret for person in staff[:2]]
+    kept = KeyRing(patient)
     table: dict[str, list[str]] = {}
 
     def look(event: str) -> None:
@@ -108,6 +113,9 @@ async def test_the_table_of_who_could_read_what(village: Village) -> None:
             copy.plunder(cards=[(family.text, "")]),
             copy.plunder([box_of(village.stranger)]),
             copy.plunder(cards=[(lost.text, "1111")]),
+            copy.plunder(two),
+            copy.plunder(two[:1]),
+            copy.plunder(rings=[kept]),
         ]
         table[event] = [village.letters(loot) for loot in parties]
 
@@ -131,6 +139,17 @@ async def test_the_table_of_who_could_read_what(village: Village) -> None:
     await village.write("E", patient)
     look("keys rotated")
 
+    await clinic.emergency.publish({each.person: each.box_public for each in staff})
+    await clinic.emergency.admit(patient)
+    await village.write("F", patient)
+    look("emergency key made")
+    opened = await clinic.emergency.open(patient, staff[:2], reason=Reason.UNCONSCIOUS)
+    kept = clinic.opener.ring(patient).only([Category.LABORATORY])
+    await clinic.emergency.close(opened.opening)
+    await village.write("G", patient)
+    look("glass broken and mended")
+    assert current_epoch(clinic.state(), patient) > kept.epoch
+
     request = await clinic.cards.custodians.request(patient)
     await village.meet(*village.all)
     nurse, doctor = (PersonKeys.generate(clinic.world.entropy) for _ in range(2))
@@ -141,7 +160,7 @@ async def test_the_table_of_who_could_read_what(village: Village) -> None:
     await village.meet(*village.all)
     card = await clinic.cards.reissue(patient, request.id, pin="1357", cost=CHEAP)
     newest = [(card.text, "1357")]
-    await village.write("F", patient)
+    await village.write("H", patient)
     look("card lost and made again")
 
     assert table == page_table()
@@ -157,7 +176,7 @@ def page_table() -> dict[str, list[str]]:
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     start = next(n for n, row in enumerate(rows) if row.startswith("| after "))
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[start + 1 :]]
-    return {row[0]: row[1:] for row in cells if len(row) == 9}
+    return {row[0]: row[1:] for row in cells if len(row) == 12}
 
 
 async def test_two_custodians_together_read_and_one_alone_does_not(village: Village) -> None:
