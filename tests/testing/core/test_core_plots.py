@@ -43,7 +43,10 @@ def test_a_plot_strikes_and_is_withstood(kind: str) -> None:
 
 FOUND_BY_PLOTS = {
     "bft: R12 with one reply": 215,
+    "bft: R12 with V instead of V + 1": 279,
     "raft: floor without blocks": 7,
+    "raft: terms unchecked": 863,
+    "raft: old terms counted": 3407,
     "raft: certificate said once": 39,
 }
 """The first seeds that find them, of 7, 15, 23 ... which have nothing but plots."""
