@@ -42,8 +42,8 @@ from p2pmed.node.care.opening import Opener
 from p2pmed.node.care.reads import Reads
 from p2pmed.node.care.referrals import Referrals
 from p2pmed.node.care.search import Search
-from p2pmed.node.care.surgery import Surgery
 from p2pmed.node.care.summary import Summaries
+from p2pmed.node.care.surgery import Surgery
 from p2pmed.node.care.timeline import Timelines
 from p2pmed.node.config import Config, read_config
 from p2pmed.node.events import Draft
@@ -596,39 +596,14 @@ async def open_node(
     folder = Path(home)
     keys = await asyncio.to_thread(load_keys, folder, passphrase)
     async with open_home(folder) as opened:
-        settings = config or read_config(opened.read(HomeFile.CONFIG).decode("utf-8", "replace"))
-        identity = await _identity(opened, folder, keys)
-        world = World(
-            clock=SystemClock(),
-            rng=system_rng(),
-            entropy=SystemEntropy(),
-            disk=opened.disk,
-            network=None,
-        )
-        registry = Registry([*medical_kinds(), *discovered_kinds(), *kinds])
-        replica = Replica(world=world, identity=identity, registry=registry, policy=settings.mesh)
-
-        def shell_of(node: Node) -> Shell:
-            return Shell(
-                replica=replica,
-                world=world,
-                disk=opened.disk,
-                config=settings,
-                on_notice=node.on_notice,
-                on_reply=node.on_reply,
-            )
-
-        node = Node(shell_of, replica=replica, world=world)
-        node.shell.stopped.add_done_callback(
-            lambda stopped: _report(node, stopped) if not stopped.cancelled() else None
-        )
-        vault = spawn if apart else partial(inside, world.entropy)
+        node = await _assembled(opened, folder, keys, kinds, config)
+        vault = spawn if apart else partial(inside, node.world.entropy)
         node.sessions = Sessions(node, home=folder, vault=vault, idle_s=idle_s)
-        if unlock:
-            await node.sessions.unlock_default(passphrase)
         if app is not None:
             node.shell.links.attach(app)
         try:
+            if unlock:
+                await node.sessions.unlock_default(passphrase)
             async with (
                 node.shell.run(listen=app is None, network=network),
                 _resealing(node, network=network),
@@ -639,6 +614,43 @@ async def open_node(
             node.sessions.lock("the node is closed")
             node.on_stopped(LocalProtocolError("the node is closed"))
             node.shell.stopped.cancel()
+
+
+async def _assembled(
+    opened: Home,
+    folder: Path,
+    keys: DeviceKeys,
+    kinds: Iterable[Kind[Any]],
+    config: Config | None,
+) -> Node:
+    """A node of the home ``opened``, not yet running."""
+    settings = config or read_config(opened.read(HomeFile.CONFIG).decode("utf-8", "replace"))
+    identity = await _identity(opened, folder, keys)
+    world = World(
+        clock=SystemClock(),
+        rng=system_rng(),
+        entropy=SystemEntropy(),
+        disk=opened.disk,
+        network=None,
+    )
+    registry = Registry([*medical_kinds(), *discovered_kinds(), *kinds])
+    replica = Replica(world=world, identity=identity, registry=registry, policy=settings.mesh)
+
+    def shell_of(node: Node) -> Shell:
+        return Shell(
+            replica=replica,
+            world=world,
+            disk=opened.disk,
+            config=settings,
+            on_notice=node.on_notice,
+            on_reply=node.on_reply,
+        )
+
+    node = Node(shell_of, replica=replica, world=world)
+    node.shell.stopped.add_done_callback(
+        lambda stopped: _report(node, stopped) if not stopped.cancelled() else None
+    )
+    return node
 
 
 @asynccontextmanager

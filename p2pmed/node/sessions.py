@@ -175,7 +175,8 @@ class Sessions:
         first = next((file for file, _ in known if file.anonymous), None)
         if first is None:
             return False
-        with contextlib.suppress(Locked):
+        # A damaged file, or no pepper: the node serves its peers all the same.
+        with contextlib.suppress(Locked, ConfigError):
             await self.unlock(passphrase, name=first.person.hex())
         return self.unlocked
 

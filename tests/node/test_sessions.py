@@ -349,3 +349,17 @@ async def test_a_destroyed_home_comes_back_from_backup_and_peers(
         assert shared.id in texts
         assert lost.id not in texts
         assert node.find(lost.id) is None
+
+
+async def test_without_the_pepper_the_node_runs_and_nobody_unlocks(
+    opened: Open, new_home: Any
+) -> None:
+    """A staff folder that was damaged stops nobody's gossip, and says what is missing."""
+    home = new_home()
+    (home / "staff" / "pepper").unlink()
+    node = await opened(home)
+    assert not node.sessions.unlocked
+    with pytest.raises(ConfigError, match="no pepper"):
+        await node.sessions.unlock(PASSPHRASE)
+    with pytest.raises(Locked):
+        await node.patients.register(person("Wang"))
