@@ -101,13 +101,16 @@ class Chain:
         raw = self._disk.get(Space.META, b"state" + self.ledger)
         if raw is None:
             return
-        stored = self.block_at(int.from_bytes(raw[-_HEIGHT_BYTES:], "big"))
-        if stored is None:
-            raise InvariantError("a ledger whose last executed block is missing")
-        self.head, self.head_certificate = stored.block.header, stored.certificate
-        self.time_ms = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX).summary.time
         self._total = lthash.from_bytes(raw[:-_HEIGHT_BYTES])
-        self.epoch = next_epoch_of(self.state) or epoch_of(self.state) or self.epoch
+        height = int.from_bytes(raw[-_HEIGHT_BYTES:], "big")
+        if height:  # else a successor that begins with its predecessor's state
+            stored = self.block_at(height)
+            if stored is None:
+                raise InvariantError("a ledger whose last executed block is missing")
+            self.head, self.head_certificate = stored.block.header, stored.certificate
+            body = decode_body(stored.block.content, limit=BLOCK_CONTENT_BYTES_MAX)
+            self.time_ms = body.summary.time
+            self.epoch = next_epoch_of(self.state) or epoch_of(self.state) or self.epoch
         for key, value in self.state.scan(TIP_ROWS):
             self._tips[LaneKey.from_bytes(key[2:])] = int.from_bytes(value[:8], "big")
 

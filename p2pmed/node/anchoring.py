@@ -129,12 +129,21 @@ class Anchoring:
                 self._written, self.deadline = None, Instant(turn.now + ANCHOR_REFUSED_MS)
                 return
         for ledger, height in self._chains.heads():
-            if ledger == home.ledger or ledger in self.watches:
+            if ledger == home.ledger or ledger in self.watches or self._awaits_elder(ledger, home):
                 continue
             anchor = self.machine.plan(home.chain.state, self._network, ledger, height)
             if anchor is not None:
                 self._written = self._write(turn, (Draft(body=anchor),))[-1]
                 return
+
+    def _awaits_elder(self, ledger: bytes, home: HomeLedger) -> bool:
+        """Whether the ledger that it follows is to be executed first: it begins with its state."""
+        founding = self._chains.founding(ledger)
+        genesis = founding.genesis if founding else None
+        if genesis is None or not genesis.predecessor:
+            return False
+        done = anchored_height(home.chain.state, genesis.predecessor)
+        return done < genesis.predecessor_height
 
     def ready(self, entry: Entry) -> bool:
         """Whether all that executing ``entry`` reads is here: for an anchor, the village."""
@@ -255,6 +264,8 @@ class Anchoring:
         if kind is None or not kind.ordered or kind.everywhere or kind.local:
             return True
         home = self._home()
+        if home is not None and home.chain.height_of(entry) == 0:
+            return True  # the predecessor's quorum made it final
         return home is not None and any(
             watch.village_height(home.ledger) > 0 for watch in self.watches.values()
         )

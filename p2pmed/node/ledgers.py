@@ -1,8 +1,7 @@
 """The ledgers a node knows, and the one it lives in.
 
-Every ledger heard of is carried (``sync/chains.py``); one may be *home*: executed here, and
-voted in if this node has a seat. A founding that names this node is taken as home; another
-village's may be followed, by policy or at the operator's word. The home is chosen once.
+All are carried (``sync/chains.py``); one may be *home*: executed, and voted in with a seat. It
+is a founding that names this node, or another's by policy or word, and for life.
 
 The overlay is the home's state with what is provisional on top, or nothing below if there is
 no home; a decided block begins it anew.
@@ -28,6 +27,7 @@ from p2pmed.engine import DeadlineReached, Instant, earliest
 from p2pmed.errors import InvariantError, LocalProtocolError
 from p2pmed.ledger.chain import Decided
 from p2pmed.ledger.genesis import Founding, ledger_id
+from p2pmed.ledger.inheriting import inherit
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.overlay import Overlay
 from p2pmed.ledger.state import BlockContext, StateMachine
@@ -42,6 +42,7 @@ from p2pmed.node.events import Draft
 from p2pmed.node.home_ledger import FORKED, LEDGER_FORKED, HomeLedger
 from p2pmed.node.identity import MUTED, Identity
 from p2pmed.node.seating import Seating
+from p2pmed.node.succession import Succession
 from p2pmed.node.trust import Trust
 from p2pmed.node.turn import Turn
 from p2pmed.node.vote_keys import VoteKeys
@@ -92,7 +93,6 @@ class Ledgers:
         self.home: HomeLedger | None = None
         self.empty = EmptyState()
         self._world = world
-        self._policy = policy
         self._verify = verify
         self._engines = engines
         self._logs = logs
@@ -103,6 +103,14 @@ class Ledgers:
         self._tell_heads = tell_heads
         self._settled = settled
         self._me = identity.keys.node_id
+        self.succession = Succession(
+            me=self._me,
+            disk=world.disk,
+            policy=policy,
+            chains=chains,
+            links=links,
+            is_revoked=trust.saw_revoked,
+        )
         self.seating = Seating(
             vote_keys=VoteKeys(world.disk, identity.keys, world.entropy),
             me=self._me,
@@ -150,6 +158,8 @@ class Ledgers:
     def hear(self, turn: Turn, event: chain_events.ChainEvent) -> None:
         """What happened to the chains, and all that follows from it."""
         self._carry_out(turn, self.chains.step(event, turn.now))
+        if isinstance(event, chain_events.PeerGone):
+            self._succeed(turn)
 
     def _carry_out(self, turn: Turn, effects: Iterable[chain_events.ChainEffect]) -> None:
         for effect in effects:
@@ -190,14 +200,16 @@ class Ledgers:
         ledger = ledger_id(founding.genesis)
         self._anchoring.watch(ledger)
         named = founding.genesis.epoch().index_of(self._me) is not None
-        if (self.home is None and (named or self._may_follow(founding))) or (
-            named and self._succeeds(founding)
-        ):
+        county = ledger in self._anchoring.watches
+        if self.home is not None:
+            self._succeed(turn)
+        elif named or self.succession.may_follow(founding, county=county):
             self._take_home(turn, founding)
 
-    def _succeeds(self, founding: Founding) -> bool:
-        """Whether a ledger follows the home ledger, whose quorum its founders gave up."""
-        return self.home is not None and founding.genesis.predecessor == self.home.ledger
+    def _succeed(self, turn: Turn) -> None:
+        """Move to a successor of the home, if one is known in which this node is to live."""
+        if self.home is not None and (heir := self.succession.heir(self.home)) is not None:
+            self._take_home(turn, heir)
 
     def _on_verified(self, turn: Turn, ledger: bytes, blocks: Sequence[StoredBlock]) -> None:
         turn.staged = True
@@ -230,25 +242,12 @@ class Ledgers:
 
     # --- the home ---------------------------------------------------------------------------
 
-    def _may_follow(self, founding: Founding) -> bool:
-        """Whether a ledger that others founded may become the home ledger without a word.
-
-        It is for life: so not a county's, not one of a device known to be revoked, and, where
-        this node founds meshes by itself, not a smaller one than it would found: anybody may
-        found a ledger of one.
-        """
-        founders = [validator.node for validator in founding.genesis.validators]
-        small = self._policy.auto and len(founders) < self._policy.size
-        county = ledger_id(founding.genesis) in self._anchoring.watches
-        revoked = any(self._trust.saw_revoked(node) for node in founders)
-        return self._policy.follow and not (small or county or revoked)
-
     def follow(self, turn: Turn, request: int, ledger: bytes) -> None:
         """Live in a known ledger without a seat. Raises ``LocalProtocolError``."""
         founding = self.chains.founding(ledger)
         if founding is None:
             raise LocalProtocolError("no such ledger is known here", hint="see `p2pmed status`")
-        if self.home is not None and not self._succeeds(founding):
+        if self.home is not None and founding.genesis.predecessor != self.home.ledger:
             raise LocalProtocolError("this node lives in a ledger already")
         self._take_home(turn, founding)
         reply = events.Reply(request, ledger=ledger)
@@ -257,6 +256,7 @@ class Ledgers:
     def _take_home(self, turn: Turn, founding: Founding) -> None:
         ledger = ledger_id(founding.genesis)
         if self.home is not None:
+            inherit(self._world.disk, founding.genesis)
             self.home.retire()
         self._world.disk.stage(Space.META, HOME, ledger)
         self._world.disk.stage(Space.LOCAL, GENESIS, None)
@@ -358,6 +358,7 @@ class Ledgers:
                 later.notify(alarm)
             asks = self.chains.settle(decided.header.ledger, later.now)
             self._carry_out(later, asks)
+            self._succeed(later)
 
         turn.when_durable(then)
 

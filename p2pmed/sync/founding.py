@@ -457,16 +457,16 @@ class Formation:
     def _may_sign(self, genesis: Genesis) -> bool:
         """Whether this node is free for it: it has no ledger, or this one follows its own.
 
-        A successor that forgets what is final here is none.
+        A successor that forgets what is final here is none, and one that begins with a state
+        that this node does not hold cannot be lived in.
         """
         if not self.founded:
             return True
-        known = self.survives
-        if known is None or genesis.predecessor != known[0]:
-            return False
-        ahead = genesis.predecessor_height > known[1]
-        same = (genesis.predecessor_height, genesis.predecessor_digest) == known[1:]
-        return ahead or same
+        return self.survives == (
+            genesis.predecessor,
+            genesis.predecessor_height,
+            genesis.predecessor_digest,
+        )
 
     def offers(self) -> list[tuple[bytes, Genesis]]:
         """What others have offered and nobody here has answered: proposer and genesis."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from p2pmed.medical.drugs import Commission, Dispense
 from p2pmed.medical.elections import MeshBallot, MeshElect
 from p2pmed.medical.seat_changes import MeshChange, MeshJoin, MeshLeave
 from p2pmed.medical.seats import standing
@@ -14,7 +15,7 @@ from p2pmed.node.events import Draft
 from p2pmed.sync.founding import MeshPolicy, Propose
 from p2pmed.testing.clock import seeded
 from p2pmed.testing.simulation import SimNode, Simulation
-from p2pmed.testing.workload import Workload
+from p2pmed.testing.workload import EXPIRY_DAY, GTIN, Workload
 from p2pmed.world import Space
 
 Engine = Literal["bft", "raft"]
@@ -25,12 +26,21 @@ LIMIT_MS = 60_000
 class Mesh:
     """Devices that founded a ledger, and learners that follow it."""
 
-    def __init__(self, seats: int, engine: Engine, *, learners: int = 0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        seats: int,
+        engine: Engine,
+        *,
+        learners: int = 0,
+        seed: int = 1,
+        roles: tuple[str, ...] = ("clinic",),
+    ) -> None:
+        self.roles = roles
         self.engine = engine
         self.simulation = Simulation(seed)
         policy = MeshPolicy(auto=True, size=seats, engine=engine)
         self.seated = [
-            self.simulation.add_node(f"clinic-{n}", roles=("clinic",), policy=policy)
+            self.simulation.add_node(f"clinic-{n}", roles=roles, policy=policy)
             for n in range(seats)
         ]
         self.until(lambda: all(node.home is not None for node in self.seated))
@@ -38,7 +48,7 @@ class Mesh:
         self._workload = Workload(self.simulation, self.simulation.nodes, seeded(seed, "words"))
 
     def add(self, name: str) -> SimNode:
-        node = self.simulation.add_node(name, roles=("clinic",))
+        node = self.simulation.add_node(name, roles=self.roles)
         self.until(lambda: node.home is not None)
         return node
 
@@ -437,3 +447,132 @@ def test_a_seat_that_lost_its_vote_keys_says_so_and_votes_again_in_the_next_epoc
     mesh.until(lambda: robbed.height > before)
     mesh.simulation.start(mesh.seated[0])
     mesh.finish()
+
+
+def spend(serial: str) -> Dispense:
+    return Dispense(gtin=GTIN, serial=serial)
+
+
+def stock(node: SimNode, *serials: str) -> Commission:
+    return Commission(gtin=GTIN, lot="L", expiry=EXPIRY_DAY, serials=serials, maker=node.key)
+
+
+class Bereft(Mesh):
+    """A mesh of four with stock, of which two seats and a learner are left."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(4, engine, learners=1, roles=("clinic", "pharmacy"))
+        first = self.seated[0]
+        self.say(first, stock(first, "OLD", "KEPT", "MORE"))
+        self.settle()
+        self.spent = self.entry(first, spend("OLD"))
+        self.settle()
+        self.refused = self.entry(first, spend("OLD"))
+        self.settle()
+        self.left, self.gone = self.seated[:2], self.seated[2:]
+        for node in self.gone:
+            self.simulation.crash(node)
+        assert first.home is not None
+        self.old, self.height = first.home.ledger, first.height
+        self.root = first.home.chain.state_root
+
+    def entry(self, node: SimNode, body: Any) -> Any:
+        request = self.simulation.submit(node, Draft(body=body, subject=b"p" * 16))
+        self.until(lambda: request in self.simulation.replies)
+        return self.simulation.replies[request].entries[0]
+
+    def succeed(self) -> None:
+        word = Propose(
+            members=(self.left[1].key,),
+            engine=self.engine,
+            liars=None,
+            name="again",
+            patience_ms=30_000,
+            successor=True,
+        )
+        simulation, (first, second) = self.simulation, self.left
+        simulation.command(first, lambda request: events.FoundMesh(request, word))
+        simulation.run_for(2_000)
+        simulation.command(second, lambda request: events.AcceptOffer(request, first.key))
+        self.until(lambda: all(node.home and node.home.ledger != self.old for node in self.left))
+
+    def verdict(self, node: SimNode, entry: Any) -> str:
+        assert node.home is not None
+        verdict = node.home.chain.verdict_of(entry)
+        return "" if verdict is None else verdict.code
+
+
+@both
+def test_a_successor_forgets_neither_stock_nor_verdicts_nor_members(engine: Engine) -> None:
+    """It begins with the very state that the old ledger's last block certifies."""
+    mesh = Bereft(engine)
+    mesh.succeed()
+    first, learner = mesh.left[0], mesh.learners[0]
+    mesh.until(lambda: bool(learner.home and learner.home.ledger != mesh.old))
+    for node in (*mesh.left, learner):
+        assert node.home is not None
+        assert node.home.founding.genesis.predecessor_height == mesh.height
+    again, kept = mesh.entry(mesh.left[1], spend("OLD")), mesh.entry(first, spend("KEPT"))
+    mesh.until(lambda: all(mesh.verdict(learner, entry) for entry in (again, kept)))
+    assert mesh.verdict(first, again) == mesh.verdict(first, mesh.refused) == "unit_dispensed"
+    assert mesh.verdict(first, kept) == "applied"
+    for node in (*mesh.left, learner):  # also from the disk alone
+        mesh.simulation.crash(node)
+        mesh.simulation.start(node)
+        assert node.home is not None
+        assert node.home.chain.height_of(mesh.spent) == 0
+        assert mesh.verdict(node, mesh.spent) == "applied"
+        assert mesh.verdict(node, mesh.refused) not in ("", "applied")
+    written = [mesh.entry(node, spend("NONE")) for node in (first, learner)]
+    mesh.until(lambda: all(mesh.verdict(n, e) for n in (first, learner) for e in written))
+    states = {n.home.chain.state_root for n in (*mesh.left, learner) if n.home}
+    assert len(states) == 1
+
+
+@both
+def test_what_a_successor_spends_is_provisional_until_a_county_anchors_it(engine: Engine) -> None:
+    """Facts count at once; a spending counts with the anchor; the old ledger is executed first."""
+    mesh = Bereft(engine)
+    mesh.succeed()
+    first = mesh.left[0]
+    kept = mesh.entry(first, spend("KEPT"))
+    mesh.until(lambda: mesh.verdict(first, kept) == "applied")
+    simulation = mesh.simulation
+    assert first.replica is not None
+    cosigned = first.replica.anchoring.is_cosigned
+    assert cosigned(mesh.spent)
+    assert not cosigned(kept)
+    hospital = simulation.add_node(
+        "hospital", roles=("county", "hospital"), policy=MeshPolicy(follow=False), place="county"
+    )
+    simulation.run_for(2_000)
+    simulation.found(hospital, [], engine="raft", name="county")
+    mesh.until(lambda: cosigned(kept))
+    assert first.replica.is_anchored(kept)
+    assert first.replica.is_anchored(mesh.spent)
+    assert hospital.replica is not None
+    told = hospital.replica.county_alarms()
+    assert [set(ids) for *ids, _ in told] == [{mesh.spent.id, mesh.refused.id}]
+
+
+def test_nobody_follows_a_successor_while_the_old_quorum_is_in_sight() -> None:
+    """Two of four found one; the learner and the other two stay where the quorum is."""
+    mesh = Mesh(4, "bft", learners=1)
+    mesh.settle()
+    left, rest = mesh.seated[:2], mesh.seated[2:]
+    assert left[0].home is not None
+    old = left[0].home.ledger
+    word = Propose(
+        members=(left[1].key,),
+        engine="bft",
+        liars=None,
+        name="coup",
+        patience_ms=30_000,
+        successor=True,
+    )
+    mesh.simulation.command(left[0], lambda request: events.FoundMesh(request, word))
+    mesh.simulation.run_for(2_000)
+    mesh.simulation.command(left[1], lambda request: events.AcceptOffer(request, left[0].key))
+    mesh.until(lambda: all(node.home and node.home.ledger != old for node in left))
+    mesh.simulation.run_for(5_000)
+    assert [n.home.ledger for n in (*rest, *mesh.learners) if n.home] == [old] * 3

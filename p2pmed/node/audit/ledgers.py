@@ -159,6 +159,8 @@ class _LedgerAudit:
                 f"ledger {ledger.id.hex()[:12]}",
                 f"no certificate proves its blocks from {checks.unproven[0]} on",
             )
+        if ledger.founding.genesis.predecessor:  # what it began with stands there as of height 0
+            tips += sum(at == bytes(8) for _, at in self._source.rows(Space.TIP, ledger.id))
         if ledger.sound and self._source.count(Space.TIP, ledger.id) != tips:
             self._findings.add(
                 f"ledger {ledger.id.hex()[:12]}",

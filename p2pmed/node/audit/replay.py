@@ -20,6 +20,8 @@ from p2pmed.errors import DecodeError, P2pmedError
 from p2pmed.ledger import lthash
 from p2pmed.ledger.block import decode_body
 from p2pmed.ledger.chain import Chain
+from p2pmed.ledger.genesis import Genesis
+from p2pmed.ledger.inheriting import inherit
 from p2pmed.ledger.logs import Logs
 from p2pmed.ledger.state import StateMachine
 from p2pmed.ledger.stored import STORED_BYTES_MAX, StoredBlock
@@ -156,6 +158,8 @@ class _Replay:
                 do="verify with the version, and the application's types, that the node runs with",
             )
             return False
+        if genesis.predecessor:
+            self._inherit(genesis)
         chain = Chain(
             disk=self.disk,
             logs=self._logs,
@@ -177,6 +181,21 @@ class _Replay:
             self._findings.counts["executed"] += len(decided.entries)
             self._findings.counts["executed_blocks"] = height
         return True
+
+    def _inherit(self, genesis: Genesis) -> None:
+        """Begin with the predecessor's stored state, whose rows must sum up to the root."""
+        key = b"state" + genesis.predecessor
+        total = lthash.EMPTY
+        for row, value in self._source.rows(Space.STATE, genesis.predecessor):
+            total = lthash.add(total, lthash.row_hash(row[32:], value))
+        stored = self._source.get(Space.META, key)
+        if stored is not None and stored[:-HEIGHT_BYTES] != lthash.to_bytes(total):
+            self._findings.add(
+                f"STATE of ledger {genesis.predecessor.hex()[:12]}",
+                f"the sum of its rows is not the stored one, and {self._name} began with it",
+            )
+        self.disk.stage(Space.META, key, stored)
+        inherit(self.disk, genesis)
 
     def _say_why(self, chain: Chain, block: Block, verdict: Check, key: bytes) -> None:
         where = f"block {block.header.height} of {self._name}"

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from epoch_village import Village, make_village  # noqa: E402
+from epoch_village import Village, make_village
 
 
 @pytest.fixture(scope="session", params=["bft", "raft"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from p2pmed.consensus.bft.messages import Vote, Votes, decode_message, encode_message
 from p2pmed.consensus.interface import ConsensusEvent, Receive
 from p2pmed.ledger.epochs import next_epoch_of
