@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Final
 
 from p2pmed.gossip.messages import Push
-from p2pmed.ledger.transaction import GENESIS_PREV, Envelope, sign_entry
+from p2pmed.ledger.transaction import GENESIS_PREV, Entry, Envelope, sign_entry
 from p2pmed.medical.drugs import Recall
 from p2pmed.medical.seat_changes import MeshLeave
 from p2pmed.node import events
@@ -126,22 +126,31 @@ def _stolen_key(mischief: Mischief) -> None:
     simulation.struck("stolen key")
     seq = dice.choice((lane.next_seq, max(1, lane.next_seq - 1), dice.randint(1, lane.next_seq)))
     before = node.replica.logs.entry(lane.key, seq - 1)
-    entry = sign_entry(
-        _stolen(node, seq, GENESIS_PREV if before is None else before.id),
-        seed=node.identity.keys.signing_seed,
-        author=node.key,
-        network=simulation.network_id,
-    )
-    frame = codec.encode(Push((entry.raw,)))
-    for other in dice.sample(simulation.nodes, dice.randint(1, 3)):
-        if other is not node:
-            simulation.inject(other, events.Frame(node.key, frame))
+    prev = GENESIS_PREV if before is None else before.id
+    network = simulation.network_id
+    frames = [_signed(node, network, seq, prev, [lot] * dice.randint(1, 3)) for lot in ("L0", "L1")]
+    others = [other for other in simulation.nodes if other is not node]
+    if dice.random() < 0.5:  # two at once: each is the first that some have heard of
+        for other in others:
+            simulation.inject(other, events.Frame(node.key, dice.choice(frames)))
+        return
+    for other in dice.sample(others, min(len(others), dice.randint(1, 3))):
+        simulation.inject(other, events.Frame(node.key, frames[0]))
 
 
-def _stolen(node: SimNode, seq: int, prev: bytes) -> Envelope:
+def _signed(node: SimNode, network: bytes, seq: int, prev: bytes, lots: list[str]) -> bytes:
+    """A frame with entries from that place on."""
+    raws = []
+    for number, lot in enumerate(lots):
+        entry = _entry(node, network, seq + number, prev, lot)
+        prev = entry.id
+        raws.append(entry.raw)
+    return codec.encode(Push(tuple(raws)))
+
+
+def _entry(node: SimNode, network: bytes, seq: int, prev: bytes, lot: str) -> Entry:
     wall = node.clock.wall_ms()
-    body = Recall(gtin=GTIN, lot="L0", reason="a lie")
-    return Envelope(
+    envelope = Envelope(
         version=1,
         incarnation=node.identity.incarnation,
         seq=seq,
@@ -155,8 +164,10 @@ def _stolen(node: SimNode, seq: int, prev: bytes) -> Envelope:
         actor=b"",
         subject=b"",
         refs=(),
-        body=codec.plain(body),
+        body=codec.plain(Recall(gtin=GTIN, lot=lot, reason="a lie")),
     )
+    seed = node.identity.keys.signing_seed
+    return sign_entry(envelope, seed=seed, author=node.key, network=network)
 
 
 def _restored_backup(mischief: Mischief) -> None:

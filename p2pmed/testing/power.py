@@ -19,6 +19,7 @@ __all__ = ["cuts_in_votes"]
 
 CUTS: Final = (5, 30)
 APART_MS: Final = 400
+ALL_SHARE: Final = 0.7
 MOMENTS: Final[tuple[Literal["", "in vote", "after vote"], ...]] = (
     "in vote", "in vote", "after vote", "", "",
 )  # fmt: skip
@@ -29,9 +30,12 @@ def cuts_in_votes(mischief: Mischief) -> None:
     """For seconds the power goes while votes are being written, and is back at once."""
     mischief.simulation.struck("cuts in votes")
     dice = mischief.dice
-    struck = list(mischief.nodes) if dice.random() < 0.5 else [mischief.one()]
+    struck = list(mischief.nodes) if dice.random() < ALL_SHARE else [mischief.one()]
+    anew = dice.random() < 0.5  # all begin with an election, or a view that nobody remembers
     for node in struck:
         at = 0
+        if anew:
+            mischief.simulation.crash(node)
         for _ in range(dice.randint(*CUTS)):
             at += dice.randint(10, APART_MS)
             moment = dice.choice(MOMENTS)
