@@ -10,8 +10,10 @@ for what is provisional. A layer reads through to the one below.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Protocol
 
 from p2pmed.ledger.transaction import Entry
@@ -19,6 +21,8 @@ from p2pmed.ledger.transaction import Entry
 __all__ = ["APPLIED", "BlockContext", "Layer", "Readable", "StateMachine", "Verdict", "View"]
 
 APPLIED: Final = "applied"
+UNSORTED_MAX: Final = 512
+"""Written keys that a scan walks one by one before it sorts them in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,9 @@ class Layer:
     def __init__(self, below: Readable) -> None:
         self.below = below
         self.writes: dict[bytes, bytes | None] = {}
+        self._sorted: list[bytes] = []
+        """The oldest keys of ``writes``, in order; a dict keeps its order, so the rest is newer."""
+        self._sorted_of = self.writes
 
     def get(self, key: bytes) -> bytes | None:
         """The newest value: this layer's, else what lies below."""
@@ -106,13 +113,30 @@ class Layer:
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Merge of this layer and what lies below, in key order."""
         rows = dict(self.below.scan(prefix))
-        for key, value in self.writes.items():
-            if key.startswith(prefix):
-                if value is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = value
+        for key in self._keys(prefix):
+            value = self.writes[key]
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
         yield from sorted(rows.items())
+
+    def _keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Written keys that begin with ``prefix``: an overlay of a long import has many."""
+        if self._sorted_of is not self.writes:
+            self._sorted, self._sorted_of = [], self.writes
+        newer = len(self.writes) - len(self._sorted)
+        if newer > UNSORTED_MAX:
+            self._sorted += islice(reversed(self.writes), newer)
+            self._sorted.sort()
+            newer = 0
+        for place in range(bisect_left(self._sorted, prefix), len(self._sorted)):
+            if not self._sorted[place].startswith(prefix):
+                break
+            yield self._sorted[place]
+        for key in islice(reversed(self.writes), newer):
+            if key.startswith(prefix):
+                yield key
 
     def absorb(self, above: Layer) -> None:
         """Take over the writes of the layer above, which is then spent."""
