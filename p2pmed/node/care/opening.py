@@ -302,11 +302,7 @@ class Opener:
         sealed = getattr(self._node.body(entry), "sealed", None)
         if not isinstance(sealed, Sealed):
             return None
-        names = {sealed.key_id}
-        for again in reseals(self._node.state(), entry.id):
-            found = self._node.find(again)
-            if isinstance(second := self._node.body(found) if found else None, RecordReseal):
-                names.add(second.sealed.key_id)
+        names = {sealed.key_id, *(body.sealed.key_id for _, body in self._again(entry))}
         return next((key.category for key in ring if key.key and key.key_id in names), None)
 
     def read(self, entry: Entry, *, ring: KeyRing | None = None) -> OpenedBody | None:
@@ -329,13 +325,16 @@ class Opener:
                 raise denied from None
             return again
 
-    def _resealed(self, entry: Entry, first: Sealed, ring: KeyRing) -> OpenedBody | None:
-        """The record as it was sealed again under a key that is here, if it was."""
+    def _again(self, entry: Entry) -> Iterator[tuple[Entry, RecordReseal]]:
         for name in reseals(self._node.state(), entry.id):
             found = self._node.find(name)
-            body = self._node.body(found) if found else None
-            same = isinstance(body, RecordReseal) and body.sealed.commitment == first.commitment
-            if found is not None and isinstance(body, RecordReseal) and same:
+            if found and isinstance(body := self._node.body(found), RecordReseal):
+                yield found, body
+
+    def _resealed(self, entry: Entry, first: Sealed, ring: KeyRing) -> OpenedBody | None:
+        """The record as it was sealed again under a key that is here, if it was."""
+        for found, body in self._again(entry):
+            if body.sealed.commitment == first.commitment:
                 with contextlib.suppress(Denied, DecodeError, LocalProtocolError):
                     return self._open(body.sealed, found, ring, entry.id)
         return None
