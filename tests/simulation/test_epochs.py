@@ -576,3 +576,47 @@ def test_nobody_follows_a_successor_while_the_old_quorum_is_in_sight() -> None:
     mesh.until(lambda: all(node.home and node.home.ledger != old for node in left))
     mesh.simulation.run_for(5_000)
     assert [n.home.ledger for n in (*rest, *mesh.learners) if n.home] == [old] * 3
+
+
+def test_two_elections_among_fifteen_through_a_partition() -> None:
+    """Thirteen seats, fifteen members: ballots decide twice, and a part without a quorum waits."""
+    mesh = Mesh(13, "bft", learners=2)
+    for node in mesh.learners:
+        mesh.join(node)
+
+    def ballots(number: int, voters: list[SimNode], wanted: list[SimNode]) -> None:
+        approve = tuple(sorted(node.key for node in wanted))
+        for node in voters:
+            mesh.say(node, MeshBallot(epoch=number, approve=approve))
+        mesh.simulation.run_for(3_000)
+
+    def seated(node: SimNode) -> set[bytes]:
+        assert node.home is not None
+        return {validator.node for validator in node.home.epoch.validators}
+
+    everybody = [*mesh.seated, *mesh.learners]
+    first = [*mesh.seated[:11], *mesh.learners]
+    ballots(0, everybody[:8], first)
+    mesh.say(mesh.seated[0], MeshElect(epoch=0, seats=13, liars=4))
+    mesh.reach(1)
+    assert seated(mesh.seated[0]) == {node.key for node in first}
+    mesh.settle()
+    for node in mesh.seated[11:]:
+        mesh.join(node)
+    few, many = mesh.seated[:4], [node for node in everybody if node not in mesh.seated[:4]]
+    mesh.simulation.separate(few, many)
+    second = [*mesh.seated[2:], *mesh.learners]
+    ballots(1, many[:9], second)
+    ballots(1, few, first)
+    mesh.say(few[0], MeshElect(epoch=1, seats=13, liars=4))
+    mesh.say(many[0], MeshElect(epoch=1, seats=13, liars=4))
+    mesh.reach(2, *many)
+    mesh.simulation.run_for(5_000)
+    assert all(mesh.epoch_of(node) == 1 for node in few)
+    mesh.simulation.separate()
+    mesh.reach(2)
+    mesh.settle()
+    assert all(seated(node) == {each.key for each in second} for node in everybody)
+    assert [mesh.votes(node) for node in mesh.seated[:3]] == [False, False, True]
+    assert sorted(mesh.verdicts("mesh.elect")) == ["applied", "applied", "epoch_stale"]
+    mesh.finish()
