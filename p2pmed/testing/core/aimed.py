@@ -90,45 +90,51 @@ def _figure_8(mischief: CoreMischief, dice: Random) -> bool:
         leader.start()
         if dice.random() < 0.5:
             world.slow_disks[leader.place] = (100, 300)
-        mischief.once(mischief.leader, lambda again: spread(again, gone), patience=ELECTED_MS)
-
-    def spread(again: Member, gone: Member) -> None:
-        left = _others(world, again)
-        dice.shuffle(left)
-        told = left[: dice.randint(1, len(left))]
-        _cut(world, [again], left[len(told) :])
-        before = _progress_of(again)
-        wait = dice.choice((20, 60, 400))
-        mischief.during(wait, lambda: end(again, gone, told))
         mischief.once(
-            lambda: True if _progress_of(again) > before else None,
-            lambda _: end(again, gone, told),
-            patience=wait - 3,
-            every=1,
+            mischief.leader, lambda again: _spread(mischief, dice, again, gone), patience=ELECTED_MS
         )
 
-    def end(again: Member, gone: Member, told: Sequence[Member]) -> None:
+    mischief.during(dice.randint(3, 60), die)
+    return True
+
+
+def _spread(mischief: CoreMischief, dice: Random, again: Member, gone: Member) -> None:
+    """(c) and (d) of figure 8: ``again`` leads and spreads, and dies; ``gone`` is back."""
+    world = mischief.world
+
+    def end(told: Sequence[Member]) -> None:
         if gone.up:
             return
         mischief.plotting = True
         again.crash()
         world.net.heal()
-        world.slow_disks.pop(leader.place, None)
+        world.slow_disks.pop(again.place, None)
         if dice.random() < 0.7:
             _sever(world, told, [m for m in world.members if m not in told])
         gone.start()
         if dice.random() < 0.6:
             mischief.during(dice.randint(1, 200), again.start)  # to vote for its rival
-        mischief.once(lambda: _leader_of(mischief, [gone]), lambda _: rise(again), patience=4_000)
-        mischief.during(4_500, lambda: rise(again))
+        mischief.once(lambda: _leader_of(mischief, [gone]), lambda _: rise(), patience=4_000)
+        mischief.during(4_500, rise)
 
-    def rise(again: Member) -> None:
+    def rise() -> None:
         world.net.heal()
         again.start()
         mischief.plotting = False
 
-    mischief.during(dice.randint(3, 60), die)
-    return True
+    left = _others(world, again)
+    dice.shuffle(left)
+    told = left[: dice.randint(1, len(left))]
+    _cut(world, [again], left[len(told) :])
+    before = _progress_of(again)
+    wait = dice.choice((20, 60, 400))
+    mischief.during(wait, lambda: end(told))
+    mischief.once(
+        lambda: True if _progress_of(again) > before else None,
+        lambda _: end(told),
+        patience=wait - 3,
+        every=1,
+    )
 
 
 def _newcomer_leads(mischief: CoreMischief, dice: Random) -> bool:
