@@ -299,15 +299,15 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             (_CHAIN, "_is_ordered", _yes),
         ),
         "tips forgotten at a start": _plant(
-            "a ledger stands where it stood", "etcd-io/etcd#13766", "no crash of its own",
+            "a ledger stands where it stood", "etcd-io/etcd#13766", "progress",
             (_CHAIN, "_load", _after(lambda chain: chain._tips.clear())),
         ),
         "state sum forgotten at a start": _plant(
-            "a ledger stands where it stood", "etcd-io/etcd#13766", "progress",
+            "a ledger stands where it stood", "etcd-io/etcd#13766", "never halted",
             (_CHAIN, "_load", _after(_forget_sum)),
         ),
         "block time forgotten at a start": _plant(
-            "a ledger stands where it stood", "block.md 5", "progress",
+            "a ledger stands where it stood", "block.md 5", "never halted",
             (_CHAIN, "_load", _after(_forget_time)),
         ),
         "verdicts not kept": _plant(
@@ -319,7 +319,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
             "final means certified", (_CHAIN, "_stage", _without_proof),
         ),
         "state in a later commit": _plant(
-            "block and state are one commit", "etcd-io/etcd#13766", "final is true",
+            "block and state are one commit", "etcd-io/etcd#13766", "never halted",
             ("p2pmed.ledger.stored:DurableState", "write", _rows_come_later),
         ),
         "forked log ordered to its tip": _plant(
@@ -336,7 +336,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
         ),
         "proof in sync believed": _plant(
             "a certificate is checked before its block is taken", "tendermint#5139",
-            "final means certified", (_CHAINS, "check_proof", _nothing),
+            "never halted", (_CHAINS, "check_proof", _nothing),
         ),
         "parent in sync believed": _plant(
             "a block names the one below", "chains.md 3", "never halted",
@@ -361,7 +361,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
         ),
         "a flush covers what came later": _plant(
             "a flush covers what was staged before it", "storage.md 2",
-            "nothing acknowledged is lost",
+            "final means durable",
             ("p2pmed.node.replica:Replica", "_on_persisted", _covers_all),
         ),
         "home not kept": _plant(
@@ -390,7 +390,7 @@ PATCHED: Final[Mapping[str, Plant]] = MappingProxyType(
         ),
         "certificates unchecked": _plant(
             "every signature of a certificate is checked", "cometbft#1749",
-            "final means certified", (_BALLOTS, "check_certificate", _nothing),
+            "no crash of its own", (_BALLOTS, "check_certificate", _nothing),
         ),
         "engine goes on after a seal": _plant(
             "an epoch ends with its engine", "ava-labs/Simplex#551", "progress",

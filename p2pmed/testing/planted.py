@@ -202,7 +202,7 @@ PLANTED: Final[Mapping[str, Plant]] = MappingProxyType(
         "ballot before sync": Plant(
             rule="a ballot and a log entry are durable before they are answered (Raft, 5.2)",
             source="Raft, 5.2; PySyncObj#84, #201",
-            promise="one vote",
+            promise="progress",
             engine="raft",
             found_within=30,
             engines={"raft": _hasty_raft},
