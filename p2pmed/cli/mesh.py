@@ -283,7 +283,8 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
     told = [*(silent if answer["muted"] else []), *(lost if answer["vote_key_lost"] else [])]
     if answer["abstains"]:
         told += [
-            f"  this home forgot votes and recovered: it stays silent for {answer['abstains']} more",
-            "  views; if nothing becomes final meanwhile, see `mesh resume --help`",
+            "  this home forgot votes and recovered: it stays silent for "
+            f"{answer['abstains']} more views;",
+            "  if nothing becomes final meanwhile, see `mesh resume --help`",
         ]
     return [head, *rows, *told]

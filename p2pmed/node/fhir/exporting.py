@@ -180,7 +180,6 @@ class Exporter:
                 life.resources[entry.id] = opened.resource
                 if _is_changed(state, entry.id):
                     life.changed.add(entry.id)
-        return life
 
     async def _give_way(self) -> None:
         self._opened += 1

@@ -58,10 +58,13 @@ def test_a_sound_home_passes(lived_in: Path) -> None:
 
 def test_an_audit_changes_nothing(home: Path) -> None:
     """No byte of the home is another one after an audit."""
-    before = {path.name: path.read_bytes() for path in home.iterdir() if path.name != "lock"}
+    def files() -> dict[Path, bytes]:
+        found = (path for path in home.rglob("*") if path.is_file() and path.name != "lock")
+        return {path: path.read_bytes() for path in found}
+
+    before = files()
     audit_home(home)
-    after = {path.name: path.read_bytes() for path in home.iterdir() if path.name != "lock"}
-    assert before == after
+    assert files() == before
 
 
 def test_a_home_in_use_is_refused(home: Path) -> None:

@@ -219,15 +219,14 @@ async def test_export_says_what_it_could_not_open(
         ring = node.patients.ring(bytes.fromhex(listed["wang"]))
         kept = ring.only(["laboratory", "general"])
         node.patients.forget_keys()
-        real = node.patients.ring
+        real = node.opener.ring
 
         def limited(patient: bytes) -> Any:
             if patient.hex() == listed["li"]:
                 raise Denied("no key")
             return kept if patient == ring.patient else real(patient)
 
-        node.patients.ring = limited  # type: ignore[method-assign]
-        node.patients._look_again = lambda patient: None  # type: ignore[method-assign]
+        node.opener.ring = limited  # type: ignore[method-assign]
         out = await _export(ask, node, tmp_path / "out")
     assert out["unreadable"] == {"patients": 1, "records": 1}
     (left_out,) = out["left_out"]
