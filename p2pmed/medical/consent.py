@@ -9,9 +9,9 @@ The epoch rule: after a revocation, new records use keys of its epoch. Where two
 were made apart, each may have handed its new keys to the other's ex-reader;
 ``rotation_due`` says so until a revocation of a newer epoch settles it.
 
-Any member may author these: without the patient's keys a grant wraps nothing, and a revocation
-only restricts. Both stay visible for ever under their author's signature. A grant that is *proven*
-carries the patient's own signature besides (card in hand), or a delegate's (``delegation.py``).
+Who may author these says ``privacy/standing.py``: a key from a stranger would be a stranger's key.
+All stay visible for ever under their author's signature. What is *proven* carries the patient's
+own signature besides (card in hand), and a grant that or a delegate's (``delegation.py``).
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ from p2pmed.medical.privacy.delegation import (
 )
 from p2pmed.medical.privacy.proofs import Proof, is_proven, said
 from p2pmed.medical.privacy.scopes import Told
+from p2pmed.medical.privacy.standing import is_grantee, is_manager, is_reader
 from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.tables import Table
+from p2pmed.wire import cbor, codec
 from p2pmed.wire.codec import Bytes16, Bytes32, Count, OptionalId, TimeMs, Wire
 from p2pmed.wire.hashing import hash_bytes
 
@@ -68,6 +70,8 @@ __all__ = [
 
 EPOCH_PURPOSE: Final = "epoch"
 """What a revocation's wraps to the survivors are bound to."""
+GRANT_EPOCH_MAX: Final = 2**30
+"""Half of what a revocation can name: no reader can hand on a leave that nobody can end."""
 
 
 class Purpose(StrEnum):
@@ -94,7 +98,7 @@ class AccessGrant(Wire, frozen=True, array_like=True, forbid_unknown_fields=True
     grantee_key: Bytes32
     """X25519 public key of the reader, whose ``box_id`` is the grantee."""
     purpose: PurposeCode
-    epoch: Count
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=GRANT_EPOCH_MAX)]
     """The newest epoch among the wrapped keys."""
     since: TimeMs
     until: TimeMs
@@ -129,6 +133,13 @@ class AccessRevoke(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tru
     """Transaction id of the grant, or ``patients.registration_grant``."""
     epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     wraps: Annotated[tuple[Wrapped, ...], msgspec.Meta(max_length=WRAPS_MAX)]
+    proof: Proof
+    """The patient's, or empty."""
+
+    @property
+    def words(self) -> list[Any]:
+        """What is signed: all but the signature."""
+        return [self.grant, self.epoch, _hash_wraps(self.wraps)]
 
 
 class AccessRotate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -139,6 +150,17 @@ class AccessRotate(Wire, frozen=True, array_like=True, forbid_unknown_fields=Tru
     reason: ReasonCode
     epoch: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
     wraps: Annotated[tuple[Wrapped, ...], msgspec.Meta(max_length=WRAPS_MAX)]
+    proof: Proof
+    """The patient's, or empty."""
+
+    @property
+    def words(self) -> list[Any]:
+        """What is signed: all but the signature."""
+        return [self.reason, self.epoch, _hash_wraps(self.wraps)]
+
+
+def _hash_wraps(wraps: tuple[Wrapped, ...]) -> bytes:
+    return hash_bytes(cbor.encode([codec.plain(wrapped) for wrapped in wraps]))
 
 
 class KeyedRow(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -233,11 +255,25 @@ def _check_grant(act: Act[AccessGrant], view: View) -> Rejection | None:
         if row is not None and not is_proven(row.sign_key, body.proof, message):
             return Rejection.PROOF_INVALID
         return delegation_fault(act.entry, row, body.since, body.until)
-    # The current key only: who found a lost card must not give leave with it.
-    current = patient_keys(view, patient)[-1]
-    if body.proof and not is_proven(current.sign_key, body.proof, message):
-        return Rejection.PROOF_INVALID
-    return None
+    if body.proof:
+        return None if _is_patients(act, view, "grant") else Rejection.PROOF_INVALID
+    return None if is_reader(act, view) else Rejection.NOT_THE_PARTY
+
+
+def _is_patients(act: Act[Any], view: View, purpose: str) -> bool:
+    """Whether the patient signed. The current key only: who found a lost card must not give or
+    end leave with it.
+    """
+    patient = act.entry.envelope.subject
+    message = said(purpose, act.context.network, patient, act.body.words)
+    return is_proven(patient_keys(view, patient)[-1].sign_key, act.body.proof, message)
+
+
+def _may_turn(act: Act[Any], view: View, purpose: str) -> Rejection | None:
+    """Why the author may not hand out keys of a new epoch, if so."""
+    if act.body.proof:
+        return None if _is_patients(act, view, purpose) else Rejection.PROOF_INVALID
+    return None if is_manager(act, view) else Rejection.NOT_THE_PARTY
 
 
 def _apply_grant(act: Act[AccessGrant], view: View) -> None:
@@ -268,7 +304,10 @@ def _check_revoke(act: Act[AccessRevoke], view: View) -> Rejection | None:
         return Rejection.REFERENCE_MISSING
     if act.body.epoch <= row.epoch:
         return Rejection.MALFORMED
-    return None
+    concerned = row.author == act.entry.author or is_grantee(view, act.member, row)
+    if concerned and not act.body.wraps and not act.body.proof:
+        return None  # one's own word, or one's own leave; it hands out no key
+    return _may_turn(act, view, "revoke")
 
 
 def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
@@ -280,7 +319,8 @@ def _apply_revoke(act: Act[AccessRevoke], view: View) -> None:
 
 
 def _check_rotate(act: Act[AccessRotate], view: View) -> Rejection | None:
-    return about_patient(act, view) or wraps_fault(act.body.wraps)
+    fault = about_patient(act, view) or wraps_fault(act.body.wraps)
+    return fault or _may_turn(act, view, "rotate")
 
 
 def _apply_rotate(act: Act[AccessRotate], view: View) -> None:
@@ -306,8 +346,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_grant,
         apply=_apply_grant,
         ordered=False,
-        rules="Refused unless the patient is registered, the grant ends after it begins, and what "
-        "is signed by the patient or a delegate is so.",
+        rules="Refused unless the patient is registered, the grant ends after it begins, and the "
+        "patient or a delegate signed it or its author has leave.",
     ),
     Kind(
         name="access.revoke",
@@ -315,7 +355,9 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_revoke,
         apply=_apply_revoke,
         ordered=False,
-        rules="Refused unless it names a grant of the patient and an epoch newer than its keys.",
+        rules="Refused unless it names a grant of the patient and an epoch newer than its keys, "
+        "and the patient signed it or its author manages the patient's consent; without new keys "
+        "who gave the grant, or was given it, may end it too.",
     ),
     Kind(
         name="access.rotate",
@@ -323,6 +365,6 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_rotate,
         apply=_apply_rotate,
         ordered=False,
-        rules="Refused unless the patient is registered.",
+        rules="Refused unless the patient signed it or its author manages the patient's consent.",
     ),
 )

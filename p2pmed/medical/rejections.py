@@ -59,6 +59,7 @@ class Rejection(StrEnum):
     SIGNER_MISSING = "signer_missing"
     SIGNER_REPEATED = "signer_repeated"
     SIGNATURE_WRONG = "signature_wrong"
+    SIGNATURE_USED = "signature_used"
     MEMBER_UNKNOWN = "member_unknown"
     ISSUER_NOT_ABOVE = "issuer_not_above"
     # drugs
@@ -159,6 +160,7 @@ MEANINGS: Final[Mapping[Rejection, str]] = {
     R.SIGNER_MISSING: "Somebody whose word is needed has not signed.",
     R.SIGNER_REPEATED: "One person signed twice, where several are needed.",
     R.SIGNATURE_WRONG: "A person's signature does not hold for what is said.",
+    R.SIGNATURE_USED: "These signatures have opened this already.",
     R.MEMBER_UNKNOWN: "The member is not known to this ledger.",
     R.ISSUER_NOT_ABOVE: "The author neither issued this nor stands above who did.",
     R.UNIT_UNKNOWN: "No such pack was ever taken into this ledger.",

@@ -132,16 +132,17 @@ def _delegate(world: ConsentWorld, dice: Random) -> None:
 
 
 def _revoke(world: ConsentWorld, dice: Random) -> None:
-    """By any node, of what it knows: also twice, and on both sides of a cut."""
+    """By the clinic, by who gave it or by who has it: also twice, and on both sides of a cut."""
     node = dice.choice(world.nodes)
     known = [
         name
         for name, item in node.known.items()
         if isinstance(item.body, AccessGrant | AccessDelegate)
+        and (node is world.nodes[0] or item.body.grantee_key == node.box)
     ]
     if known:
         grant = dice.choice(known)
-        world.write(node, AccessRevoke(grant=grant, epoch=1, wraps=()), grant)
+        world.write(node, AccessRevoke(grant=grant, epoch=1, wraps=(), proof=b""), grant)
 
 
 def _open_emergency(world: ConsentWorld, dice: Random) -> None:

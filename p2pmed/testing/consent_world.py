@@ -129,7 +129,8 @@ class ConsentNode:
             time_ms=item.entry.envelope.wall,
             provisional=True,
         )
-        act = Act(body=item.body, entry=item.entry, member=MEMBER, context=context)
+        member = _member(item.entry.author)
+        act = Act(body=item.body, entry=item.entry, member=member, context=context)
         if kind.check(act, self.view) is None:
             kind.apply(act, self.view)
 
@@ -162,15 +163,20 @@ class ConsentNode:
         return tuple(grant.id for grant in found if grant.row.grantee == own)
 
 
-MEMBER: Final = Member(
-    name="clinic",
-    roles=("clinic",),
-    place="shan/mu",
-    box_key=bytes(32),
-    issuer=bytes(32),
-    serial=bytes(16),
-    not_after=2**50,
-)
+def _member(device: bytes) -> Member:
+    return Member(
+        name="clinic",
+        roles=("clinic",),
+        place="shan/mu",
+        box_key=_box(device),
+        issuer=bytes(32),
+        serial=bytes(16),
+        not_after=2**50,
+    )
+
+
+def _box(device: bytes) -> bytes:
+    return hash_bytes(b"box" + device)
 
 
 class _Signer:
@@ -210,10 +216,7 @@ class ConsentWorld:
         rng = Random(seed)
         keys = [hash_bytes(b"device" + bytes([number])) for number in range(3 + seed % 3)]
         base = _base(keys[0])
-        self.nodes = [
-            ConsentNode(number, key, hash_bytes(b"box" + key), base)
-            for number, key in enumerate(keys)
-        ]
+        self.nodes = [ConsentNode(number, key, _box(key), base) for number, key in enumerate(keys)]
         self.now = START_MS + rng.randrange(1_000)
         self.cuts: set[tuple[int, int]] = set()
         self.flushes = self.opened = self.refused = 0

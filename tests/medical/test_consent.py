@@ -91,7 +91,7 @@ class Desk:
     def revoke(self, grant: bytes, epoch: int, *survivors: str) -> AccessRevoke:
         newer = KeyRing.generate(PATIENT, self.entropy, epoch=epoch)
         wraps = tuple(self.wrap(newer, who, EPOCH_PURPOSE) for who in survivors)
-        return AccessRevoke(grant=grant, epoch=epoch, wraps=wraps)
+        return AccessRevoke(grant=grant, epoch=epoch, wraps=wraps, proof=b"")
 
 
 @pytest.fixture

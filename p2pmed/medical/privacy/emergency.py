@@ -26,8 +26,9 @@ from p2pmed.ledger.state import Readable, View
 from p2pmed.ledger.transaction import Entry
 from p2pmed.medical.category_keys import EVERY_CATEGORY, Category
 from p2pmed.medical.patients import about_patient
+from p2pmed.medical.privacy.standing import may_close
 from p2pmed.medical.qualifications import qualified
-from p2pmed.medical.registry import Act, Kind
+from p2pmed.medical.registry import Act, Kind, Refusal
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.roles import CARERS, OVERSEERS
 from p2pmed.medical.tables import Table
@@ -252,7 +253,7 @@ def _opened_ms(entry: Entry) -> int:
     return entry.envelope.hlc >> 16
 
 
-def _check_open(act: Act[EmergencyOpen], view: View) -> Rejection | None:
+def _check_open(act: Act[EmergencyOpen], view: View) -> Rejection | Refusal | None:
     if fault := about_patient(act, view):
         return fault
     body, patient, now = act.body, act.entry.envelope.subject, _opened_ms(act.entry)
@@ -269,6 +270,18 @@ def _check_open(act: Act[EmergencyOpen], view: View) -> Rejection | None:
             return Rejection.SIGNATURE_WRONG
         if unfit := qualified(view, word.signer, EMERGENCY_SCOPE, now, place=act.member.place):
             return unfit
+    return _used(act, view)
+
+
+def _used(act: Act[EmergencyOpen], view: View) -> Refusal | None:
+    """Two people's word opens once; it names a device, whose own log says which came first."""
+    body = act.body
+    words = (act.entry.author, body.reason, body.categories, body.until)
+    people = {body.first.signer, body.second.signer}
+    for name, row in EMERGENCIES.scan(view, act.entry.envelope.subject):
+        held = (row.author, row.reason, row.categories, row.until)
+        if held == words and {row.first, row.second} == people:
+            return Refusal(reason=Rejection.SIGNATURE_USED, other=name)
     return None
 
 
@@ -301,7 +314,10 @@ def _opening(act: Act[Any], view: View) -> EmergencyRow | Rejection:
 
 def _check_close(act: Act[EmergencyClose], view: View) -> Rejection | None:
     found = _opening(act, view)
-    return found if isinstance(found, Rejection) else None
+    if isinstance(found, Rejection):
+        return found
+    concerned = act.entry.author == found.author or may_close(act, view, found.place)
+    return None if concerned else Rejection.NOT_THE_PARTY
 
 
 def _apply_close(act: Act[EmergencyClose], view: View) -> None:
@@ -354,7 +370,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         ordered=False,
         roles=CARERS,
         rules="Refused unless two different people signed it, both qualified "
-        "for emergencies then, and it ends within four hours.",
+        "for emergencies then, who have not opened with these signatures before, and it ends "
+        "within four hours.",
     ),
     Kind(
         name="emergency.close",
@@ -362,7 +379,8 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_close,
         apply=_apply_close,
         ordered=False,
-        rules="Refused unless it names an emergency of the patient.",
+        rules="Refused unless it names an emergency of the patient, and its author opened it, is "
+        "of the same place, oversees, or manages the patient's consent.",
     ),
     Kind(
         name="emergency.review",

@@ -175,7 +175,7 @@ class Cards(CardReader):
         rekey = self.custodians.rekey(hand, custody, request=request, kept=kept)
         with self._node.opener.lent(patient, hand.secrets):
             turned = self._node.consent.rotation(
-                patient, reason="card-lost", patient_key=custody.secrets.patient_key
+                patient, reason="card-lost", renewed=custody.secrets
             )
         drafts = [Draft(body=rekey, subject=patient, refs=refs), turned]
         drafts += [

@@ -37,11 +37,17 @@ from p2pmed.medical.privacy.delegation import (
     delegation_row,
 )
 from p2pmed.medical.privacy.emergency import current_emergency_key, emergency_of
-from p2pmed.medical.privacy.facilities import current_facility_key, facility_of, policy_of
+from p2pmed.medical.privacy.facilities import (
+    current_facility_key,
+    facility_keys,
+    facility_of,
+    policy_of,
+)
 from p2pmed.medical.privacy.locks import Lock
 from p2pmed.medical.privacy.policy import Audience
 from p2pmed.medical.privacy.proofs import said
 from p2pmed.medical.privacy.scopes import seal_told
+from p2pmed.medical.privacy.standing import MANAGING, own_grants
 from p2pmed.node.care.facility import Facility
 from p2pmed.node.care.hands import Hand
 from p2pmed.node.care.passphrases import Passphrases
@@ -51,6 +57,7 @@ from p2pmed.node.care.resealing import Resealing
 from p2pmed.node.events import Draft
 
 if TYPE_CHECKING:
+    from p2pmed.medical.privacy.holding import PatientSecrets
     from p2pmed.node.node import Node
     from p2pmed.node.receipts import Receipt
 
@@ -175,7 +182,8 @@ class Consent:
         )
         if by is not None:
             body = _signed(body, "grant", by, self._node.network)
-        refs = self.refs(patient, body.under, answers, *([by.custody] if by else []))
+        standing = [by.custody] if by else self._standing(patient)
+        refs = self.refs(patient, body.under, answers, *standing)
         return Draft(body=body, subject=patient, refs=refs)
 
     async def delegate(
@@ -241,9 +249,10 @@ class Consent:
         found = next((g for g in grants(state, patient) if g.id == grant), None)
         if found is None or found.row.revoked or patient_row(state, patient) is None:
             raise LocalProtocolError("no such grant in force", hint="see `patient readers`")
-        epoch, wraps = self.new_epoch(patient, ended=frozenset({grant}))
-        body = AccessRevoke(grant=grant, epoch=epoch, wraps=wraps)
-        refs = self.refs(patient, found.row.entry)
+        epoch, wraps = self.new_epoch(patient, ended=frozenset({grant}), above=found.row.epoch)
+        body = AccessRevoke(grant=grant, epoch=epoch, wraps=wraps, proof=b"")
+        body = self._by_patient(body, "revoke", patient)
+        refs = self.refs(patient, found.row.entry, *self._standing(patient))
         return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
 
     async def rotate(self, patient: bytes, *, reason: str = "rotation") -> Receipt:
@@ -256,16 +265,18 @@ class Consent:
         *,
         reason: str,
         locks: Mapping[Category, Lock] | None = None,
-        patient_key: bytes = b"",
+        renewed: PatientSecrets | None = None,
     ) -> Draft:
         """The draft of a new epoch, to be submitted with others.
 
-        ``locks`` are put in the place of those there are; ``patient_key`` is the patient's new
-        one, if it is not written yet.
+        ``locks`` are put in the place of those there are; ``renewed`` are the patient's new
+        secrets, if their rekey is submitted just before.
         """
+        patient_key = renewed.patient_key if renewed else b""
         epoch, wraps = self.new_epoch(patient, locks=locks, patient_key=patient_key)
-        body = AccessRotate(reason=reason, epoch=epoch, wraps=wraps)
-        return Draft(body=body, subject=patient, refs=self.refs(patient))
+        body = AccessRotate(reason=reason, epoch=epoch, wraps=wraps, proof=b"")
+        body = self._by_patient(body, "rotate", patient, renewed)
+        return Draft(body=body, subject=patient, refs=self.refs(patient, *self._standing(patient)))
 
     def new_epoch(
         self,
@@ -274,12 +285,16 @@ class Consent:
         ended: frozenset[bytes] = frozenset(),
         locks: Mapping[Category, Lock] | None = None,
         patient_key: bytes = b"",
+        above: int = 0,
     ) -> tuple[int, tuple[Wrapped, ...]]:
-        """New keys of every category, wrapped to each reader whose grant is not ``ended``."""
+        """New keys of every category, wrapped to each reader whose grant is not ``ended``.
+
+        The epoch is newer than all that are known here, and than ``above``.
+        """
         state = self._node.state()
         ring = self._node.opener.ring(patient)
         self._must_manage(ring)
-        epoch = max(current_epoch(state, patient), ring.epoch) + 1
+        epoch = max(current_epoch(state, patient), ring.epoch, above) + 1
         fresh = KeyRing.generate(
             patient,
             self._node.world.entropy,
@@ -331,6 +346,29 @@ class Consent:
             "this device does not manage the patient's consent, and cannot re-wrap for others",
             hint="ask the clinic that registered, or use the patient's card",
         )
+
+    def _by_patient(
+        self, body: Any, purpose: str, patient: bytes, renewed: PatientSecrets | None = None
+    ) -> Any:
+        """``body`` under the patient's signature, if the card is here and its key the current."""
+        secrets = renewed or self._node.opener.hand(patient)
+        keys = patient_keys(self._node.state(), patient)
+        if secrets is None or (renewed is None and secrets.sign_key != keys[-1].sign_key):
+            return body
+        message = said(purpose, self._node.network, patient, body.words)
+        return msgspec.structs.replace(body, proof=secrets.sign(message))
+
+    def _standing(self, patient: bytes) -> tuple[bytes, ...]:
+        """What gives this device's word its weight, so that every order puts that first."""
+        state = self._node.state()
+        me = member(state, self._node.key)
+        if me is None:
+            return ()
+        rows = [row for row in own_grants(state, patient, me) if not row.revoked]
+        rows.sort(key=lambda row: (row.purpose not in MANAGING, row.entry))
+        places = facility_keys(state, me.place) if me.place else []
+        shared = [each.entry for each in places if rows and box_id(each.public) == rows[0].grantee]
+        return (*(row.entry for row in rows[:1]), *shared)
 
     # --- what is shared ---------------------------------------------------------------------
 

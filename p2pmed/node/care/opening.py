@@ -121,18 +121,20 @@ class Opener:
                 for lent in self._lent.values():
                     vault.lend(lent.box_secrets().values())
 
+    def hand(self, patient: bytes) -> PatientSecrets | None:
+        """The patient's own secrets while a card is here (``lent``)."""
+        return self._lent.get(patient)
+
     def secrets(self, patient: bytes = b"") -> dict[bytes, KeptBox]:
         """X25519 secrets by ``box_id``: the device's, its facility's, and a card's that is here.
 
         They can be used and not be read. Raises ``Locked``.
         """
         found = {**self._node.sessions.boxes(), **self._facility_secrets()}
-        lent = self._lent.get(patient)
-        if lent is None:
+        if (lent := self.hand(patient)) is None:
             return found
-        vault = self._node.sessions.vault
         publics = [box_public(secret) for secret in lent.box_secrets().values()]
-        return {**found, **vault.kept(publics)}
+        return {**found, **self._node.sessions.vault.kept(publics)}
 
     def open_ring(
         self, box: KeptBox | JointSecret, wrapped: bytes, patient: bytes, purpose: str
@@ -243,10 +245,8 @@ class Opener:
 
     def _joined(self, ring: KeyRing, entries: Iterable[bytes], grantees: set[bytes]) -> KeyRing:
         """``ring`` and the keys that ``entries`` wrap to ``grantees``, whose secrets are here."""
-        secrets: dict[bytes, KeptBox | JointSecret] = {
-            **self.secrets(ring.patient),
-            **self.glass.keys(ring.patient),
-        }
+        secrets: dict[bytes, KeptBox | JointSecret] = dict(self.secrets(ring.patient))
+        secrets.update(self.glass.keys(ring.patient))
         for name in entries:
             entry = self._node.find(name)
             wraps = wraps_in(self._node.body(entry)) if entry else []

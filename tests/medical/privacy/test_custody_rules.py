@@ -295,7 +295,7 @@ def test_a_grant_under_a_delegation_is_signed_and_ends_with_it(desk: Desk) -> No
     assert {each.id for each in readers(view, PATIENT, 49)} == {link, grant}
     assert {each.id for each in readers(view, PATIENT, 50)} == {link}
     assert not delegation_holds(view, PATIENT, link, 100)
-    desk.ok(desk.clinic, AccessRevoke(grant=link, epoch=1, wraps=()), [link])
+    desk.ok(desk.clinic, AccessRevoke(grant=link, epoch=1, wraps=(), proof=b""), [link])
     assert readers(view, PATIENT, 10) == []
     assert len(grants(view, PATIENT)) == 2
 
@@ -360,5 +360,5 @@ def test_a_policy_names_each_category_once(desk: Desk) -> None:
     desk.ok(desk.clinic, FacilityPolicy(rows=(row,)), (), b"")
     found = policy_of(desk.ward.view, "Mu")
     assert found[Category.GENERAL] == (Audience.DEVICE, Audience.FACILITY)
-    assert found[Category.HIV_STI] == (Audience.DEVICE,)
+    assert found[Category.HIV_STI] == (Audience.DEVICE, Audience.EMERGENCY)
     assert policy_of(desk.ward.view, "Li")[Category.GENERAL] != found[Category.GENERAL]
