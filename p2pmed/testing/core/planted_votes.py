@@ -173,6 +173,7 @@ VOTE_DEFECTS: Final[Mapping[str, CoreDefect]] = MappingProxyType(
             "ava-labs/Simplex#280",
             "not both",
             set_to(Restraint, "may_nullify", _nullify_after_finalize),
+            within=400,
         ),
         "bft: two notarize votes": defect(
             "bft",
