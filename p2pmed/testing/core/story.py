@@ -24,7 +24,7 @@ from typing import Final
 from p2pmed.consensus.bft import intake
 from p2pmed.consensus.bft.engine import BftEngine
 from p2pmed.consensus.bft.messages import decode_message
-from p2pmed.consensus.bft.pacemaker import DELTA_MS, DOUBLINGS_MAX
+from p2pmed.consensus.bft.pacemaker import ADVANCE_DELTAS, DELTA_MS, DOUBLINGS_MAX
 from p2pmed.consensus.raft import messages, replica, sending
 from p2pmed.consensus.raft.bounds import ELECTION_BEATS_MAX, HEARTBEAT_MS
 from p2pmed.consensus.raft.engine import RaftEngine
@@ -44,10 +44,14 @@ from p2pmed.testing.scenario import COMMITS_MIN, VIRTUAL_MS_MIN, SeedReport, Ste
 __all__ = ["SETTLE_MS_MAX", "Cast", "Run", "draw_cast", "draw_story"]
 
 SETTLE_MS_MAX: Final = {
-    "bft": 10 * (DELTA_MS << DOUBLINGS_MAX),
+    "bft": 10 * ADVANCE_DELTAS * (DELTA_MS << DOUBLINGS_MAX),
     "raft": 10 * 2 * ELECTION_BEATS_MAX * HEARTBEAT_MS // 2,
 }
-"""Ten times the longest timeout: so long after the last fault everything is decided."""
+"""Ten times the longest timeout: so long after the last fault everything is decided.
+
+A seat that forgot says nothing for a few views, others gave views up in advance while the storm
+lasted, and a liar leads one: each such view may take a whole timeout.
+"""
 
 REAL_KEYS_EVERY: Final = 100
 """One seed in so many runs with real signatures."""
