@@ -188,6 +188,16 @@ class KeyRing:
             raise InvalidTransaction("keys of another patient")
         return KeyRing(self.patient, [*self, *other])
 
+    def filled(self, other: KeyRing) -> KeyRing:
+        """This ring, and the keys of ``other`` in categories of which it has none.
+
+        For keys of less trusted origin: none of them takes the place of one that is here.
+        Raises ``InvalidTransaction`` if they are of different patients.
+        """
+        have, names = {key.category for key in self}, self._by_id.keys()
+        strange = [key for key in other if key.category not in have and key.key_id not in names]
+        return self.joined(KeyRing(other.patient, strange))
+
     def rotated(self, entropy: Entropy, *, epoch: int) -> KeyRing:
         """This ring and a new key of ``epoch`` for every category.
 

@@ -236,7 +236,7 @@ def _parsed(
 ) -> tuple[bytes, bytes]:
     spelled = text.strip(" \r\n\t")
     if len(spelled) > chars_max or not spelled.startswith(prefix):
-        raise DecodeError(f"not a code that begins with {prefix} and has {chars_max} characters")
+        raise DecodeError(f"not a code of {prefix} and at most {chars_max} characters")
     raw = base45.decode(spelled.removeprefix(prefix))
     signed = cose.open_signed(raw, external=cose.external_data(domain, network))
     if not cose.verify(signed.signer, signed.signature, signed.to_be_signed):

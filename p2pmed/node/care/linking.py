@@ -162,7 +162,7 @@ class Linking:
         if found is None:
             raise Denied(
                 "this device holds no linkage key",
-                hint="`p2pmed link begin` makes one, or a facility that has it admits this one",
+                hint="`p2pmed find begin --linkage` makes one, or who has it admits this device",
             )
         return found[0], found[1].current(Category.DEMOGRAPHICS)
 

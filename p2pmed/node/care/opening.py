@@ -32,6 +32,7 @@ from p2pmed.medical.patients import PatientRegister, patient_keys, patient_row
 from p2pmed.medical.privacy.facilities import FacilityKey, facility_keys
 from p2pmed.medical.privacy.holding import PatientSecrets
 from p2pmed.medical.privacy.reads import Gate
+from p2pmed.medical.privacy.standing import MANAGING
 from p2pmed.medical.records import (
     OpenedBody,
     Part,
@@ -199,8 +200,7 @@ class Opener:
         if held is None or held.stamp != stamp:
             self._held.pop(patient, None)  # what is told to watchers names today's grants
             ring = self._unwrapped(state, patient, grants, epochs)
-            ids = tuple(grant.id for grant in grants)
-            held = _Held(stamp=stamp, ring=ring, grants=ids, seen=seen)
+            held = _Held(stamp=stamp, ring=ring, grants=tuple(g.id for g in grants), seen=seen)
             self._keep(patient, held)
         elif held.seen != seen:
             held = replace(held, seen=seen)
@@ -222,16 +222,17 @@ class Opener:
         self, state: Readable, patient: bytes, grants: Sequence[Grant], epochs: Sequence[bytes]
     ) -> KeyRing:
         """What grants in force opened, and newer epochs' keys of the same categories."""
-        ring = KeyRing(patient)
+        rings = {True: KeyRing(patient), False: KeyRing(patient)}  # a reader's word comes last
         for grant in grants:
             found = self._joined(KeyRing(patient), [grant.row.entry], {grant.row.grantee})
             if grant.row.grantee in self.glass.keys(patient):
                 found = found.only(self.glass.categories(patient))
-            ring = ring.joined(found)
+            manages = grant.row.purpose in MANAGING
+            rings[manages] = rings[manages].joined(found)
+        ring = rings[True].filled(rings[False])
         allowed = {key.category for key in ring}
         secrets = {**self.secrets(patient), **self.glass.keys(patient)}
-        patients_own = {box_id(row.patient_key) for row in patient_keys(state, patient)}
-        own = patients_own & set(secrets)
+        own = {box_id(row.patient_key) for row in patient_keys(state, patient)} & set(secrets)
         if own:
             row = patient_row(state, patient)
             ring = self._joined(ring, [row.entry, *epochs] if row else epochs, own)

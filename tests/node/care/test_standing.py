@@ -209,3 +209,27 @@ async def test_two_words_open_once_and_only_who_is_concerned_closes(
     assert await write(clinic, patient, again) == "signature_used"
     swapped = msgspec.structs.replace(again, first=again.second, second=again.first)
     assert await write(clinic, patient, swapped) == "signature_used"
+
+
+async def test_a_reader_cannot_hand_the_clinic_keys_to_write_under(
+    three: tuple[Node, Node, Node], meet: Any
+) -> None:
+    """The county, which may read the laboratory, grants the clinic newer keys of its own making
+    for every category; the clinic goes on writing under the patient's.
+    """
+    clinic, county, _ = three
+    patient, _ = await clinic.patients.register(person(clinic, "Wang"))
+    given = await clinic.consent.grant(
+        patient, county.keys.box_public, categories=[Category.LABORATORY]
+    )
+    await meet(*three)
+    before = {each: clinic.opener.ring(patient).current(each).key_id for each in Category}
+    _, wrap = planted(county, clinic, patient, "TREAT", 9)
+    body = granted(clinic.keys.box_public, wrap.wrapped, 9)
+    assert await write(county, patient, body, given.id) == "applied"
+    await meet(*three)
+    assert {each: clinic.opener.ring(patient).current(each).key_id for each in Category} == before
+    hidden = b'{"resourceType":"Condition","meta":{"security":[{"code":"HIV"}]}}'
+    await clinic.patients.add(hidden, patient=patient)
+    await meet(*three)
+    assert [item.resource for item in await county.patients.timeline(patient)] == [None, None]
