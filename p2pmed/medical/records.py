@@ -25,6 +25,7 @@ from p2pmed.medical.care.dispute_rows import answer_disputes
 from p2pmed.medical.fhir import Resource
 from p2pmed.medical.keyring import CategoryKey, KeyRing
 from p2pmed.medical.patients import about_patient
+from p2pmed.medical.privacy.standing import is_reader
 from p2pmed.medical.registry import Act, Kind
 from p2pmed.medical.rejections import Rejection
 from p2pmed.medical.sealed import (
@@ -197,8 +198,10 @@ def _check_reseal(act: Act[RecordReseal], view: View) -> Rejection | None:
         return Rejection.RECORD_UNKNOWN
     if act.body.record not in act.entry.envelope.refs:
         return Rejection.REFERENCE_MISSING
-    same = row.subject == act.entry.envelope.subject
-    return None if same else Rejection.REFERENCE_MISMATCH
+    if row.subject != act.entry.envelope.subject:
+        return Rejection.REFERENCE_MISMATCH
+    # Another's would stand in the way of the one that readers wait for.
+    return None if is_reader(act, view) else Rejection.NOT_THE_PARTY
 
 
 def _apply_reseal(act: Act[RecordReseal], view: View) -> None:
@@ -317,6 +320,6 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_reseal,
         apply=_apply_reseal,
         ordered=False,
-        rules="Refused unless it names a record of the same patient.",
+        rules="Refused unless it names a record of the same patient, and its author has leave.",
     ),
 )

@@ -28,6 +28,7 @@ from p2pmed.medical.privacy.custody import MASTER_WRAP_BYTES
 from p2pmed.medical.privacy.proofs import Proof, is_proven, said
 from p2pmed.medical.registry import Act, Kind, Refusal
 from p2pmed.medical.rejections import Rejection
+from p2pmed.medical.roles import CARERS, OVERSEERS
 from p2pmed.medical.tables import Table
 from p2pmed.wire import base45, codec, cose
 from p2pmed.wire.codec import Bytes16, Bytes32, Wire
@@ -335,6 +336,7 @@ KINDS: Final[tuple[Kind[Any], ...]] = (
         check=_check_revoke,
         apply=_apply_revoke,
         ordered=False,
+        roles=CARERS | OVERSEERS,
         rules="Refused unless it names a card of the patient.",
     ),
 )

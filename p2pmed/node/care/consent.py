@@ -182,7 +182,7 @@ class Consent:
         )
         if by is not None:
             body = _signed(body, "grant", by, self._node.network)
-        standing = [by.custody] if by else self._standing(patient)
+        standing = [by.custody] if by else self.standing(patient)
         refs = self.refs(patient, body.under, answers, *standing)
         return Draft(body=body, subject=patient, refs=refs)
 
@@ -252,7 +252,7 @@ class Consent:
         epoch, wraps = self.new_epoch(patient, ended=frozenset({grant}), above=found.row.epoch)
         body = AccessRevoke(grant=grant, epoch=epoch, wraps=wraps, proof=b"")
         body = self._by_patient(body, "revoke", patient)
-        refs = self.refs(patient, found.row.entry, *self._standing(patient))
+        refs = self.refs(patient, found.row.entry, *self.standing(patient))
         return (await self._node.submit_drafts([Draft(body=body, subject=patient, refs=refs)]))[-1]
 
     async def rotate(self, patient: bytes, *, reason: str = "rotation") -> Receipt:
@@ -276,7 +276,7 @@ class Consent:
         epoch, wraps = self.new_epoch(patient, locks=locks, patient_key=patient_key)
         body = AccessRotate(reason=reason, epoch=epoch, wraps=wraps, proof=b"")
         body = self._by_patient(body, "rotate", patient, renewed)
-        return Draft(body=body, subject=patient, refs=self.refs(patient, *self._standing(patient)))
+        return Draft(body=body, subject=patient, refs=self.refs(patient, *self.standing(patient)))
 
     def new_epoch(
         self,
@@ -358,7 +358,7 @@ class Consent:
         message = said(purpose, self._node.network, patient, body.words)
         return msgspec.structs.replace(body, proof=secrets.sign(message))
 
-    def _standing(self, patient: bytes) -> tuple[bytes, ...]:
+    def standing(self, patient: bytes) -> tuple[bytes, ...]:
         """What gives this device's word its weight, so that every order puts that first."""
         state = self._node.state()
         me = member(state, self._node.key)

@@ -137,7 +137,7 @@ class Resealing:
             occurred_ms=opened.occurred_ms,
             salt=opened.salt,
         )
-        refs = self._node.consent.refs(patient, entry.id)
+        refs = self._node.consent.refs(patient, entry.id, *self._node.consent.standing(patient))
         parts = [Draft(body=part, subject=patient, refs=refs) for part in sealed.parts]
 
         def whole(ids: Sequence[bytes]) -> RecordReseal:

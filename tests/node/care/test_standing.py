@@ -21,7 +21,9 @@ from p2pmed.medical.consent import (
 )
 from p2pmed.medical.keyring import Category, KeyRing
 from p2pmed.medical.patients import registration_grant
+from p2pmed.medical.privacy.cards import CardRevoke
 from p2pmed.medical.privacy.emergency import EmergencyClose, Reason
+from p2pmed.medical.records import RecordAdd, RecordReseal
 from p2pmed.node.events import Draft
 from p2pmed.node.node import Node
 
@@ -233,3 +235,25 @@ async def test_a_reader_cannot_hand_the_clinic_keys_to_write_under(
     await clinic.patients.add(hidden, patient=patient)
     await meet(*three)
     assert [item.resource for item in await county.patients.timeline(patient)] == [None, None]
+
+
+async def test_a_stranger_seals_nothing_again_and_an_insurer_reports_no_card(
+    three: tuple[Node, Node, Node], opened_at: Any, meet: Any
+) -> None:
+    """A reseal counts from who was given keys; a card is reported lost by who gives care or
+    oversees it.
+    """
+    clinic, _, stranger = three
+    insurer = await opened_at("insurer", "insurer", "shan")
+    enrolled = await clinic.cards.enrol(person(clinic, "Li"), cost=CHEAP)
+    patient = enrolled.patient
+    written = await clinic.patients.add(json.dumps(LAB).encode(), patient=patient)
+    await meet(*three, insurer)
+    body = stranger.body(stranger.find(written.id))  # type: ignore[arg-type]
+    assert isinstance(body, RecordAdd)
+    again = RecordReseal(record=written.id, sealed=body.sealed)
+    assert await write(stranger, patient, again, written.id) == "not_the_party"
+    assert await write(clinic, patient, again, written.id) == "applied"
+    card, row = next(iter(insurer.cards.known(patient).items()))
+    lost = CardRevoke(card=card, reason="lost")
+    assert await write(insurer, patient, lost, row.entry) == "role_missing"
