@@ -14,6 +14,7 @@ from p2pmed.identity.sealing import box_id
 from p2pmed.medical.consent import Purpose
 from p2pmed.medical.keyring import EVERY_CATEGORY, Category
 from p2pmed.medical.membership import MEMBERS
+from p2pmed.medical.privacy.emergency import emergency_of
 from p2pmed.medical.privacy.policy import Audience
 from p2pmed.node.care.readers import Reader
 from p2pmed.node.node import Node
@@ -163,6 +164,8 @@ def _reader(node: Node, held: Reader, names: Mapping[bytes, bytes]) -> dict[str,
     who = describe_device(state, device) if device else {"device": None, "name": None}
     if held.facility:
         who = {"device": None, "name": f"everybody at {held.facility}", "place": held.facility}
+    elif place := emergency_of(node.state(), held.grantee):
+        who = {"device": None, "name": f"two at {place} in an emergency", "place": place}
     categories = held.categories
     return {
         "grant": held.grant.hex(),
