@@ -285,7 +285,7 @@ def test_backup_and_resume(type_in: Type, homes: Path) -> None:
     pending = type_in("submit", "--home", homes / "again", "drug.recall", RECALL, "--json")
     assert pending.json["level"] == "stored"
     assert "votes again" in type_in("mesh", "resume", "--home", homes / "again").out
-    assert "nothing changed" in type_in("mesh", "resume", "--home", homes / "again").out
+    assert "was not muted" in type_in("mesh", "resume", "--home", homes / "again").out
     final = type_in(
         "submit", "--home", homes / "again", "drug.recall", RECALL, "--wait", "10", "--json"
     )

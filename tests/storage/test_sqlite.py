@@ -249,6 +249,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from p2pmed.storage.sqlite import open_disk
 from p2pmed.world import Space
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 async def main():
     async with open_disk(Path(sys.argv[1]), create=True) as disk:
         asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
