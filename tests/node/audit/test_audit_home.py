@@ -58,6 +58,7 @@ def test_a_sound_home_passes(lived_in: Path) -> None:
 
 def test_an_audit_changes_nothing(home: Path) -> None:
     """No byte of the home is another one after an audit."""
+
     def files() -> dict[Path, bytes]:
         found = (path for path in home.rglob("*") if path.is_file() and path.name != "lock")
         return {path: path.read_bytes() for path in found}
