@@ -158,11 +158,12 @@ async def test_leave_is_asked_for_granted_with_the_card_and_shown(
 
 
 async def test_a_policy_says_what_a_registration_hands_out(opened: Any, ask: Any) -> None:
-    """The default hides what people hide; a facility's own table takes its place."""
+    """The default hides what people hide, but for an emergency, which two people open and all
+    see; a facility's own table takes its place."""
     clinic, county = await opened("Mu clinic"), await opened("County hospital", "hospital")
     before = (await ask(clinic, "patient.policy"))["policy"]
-    assert before["hiv_sti"] == ["device"]
-    assert before["general"] == ["device", "facility", "readers"]
+    assert before["hiv_sti"] == ["device", "emergency"]
+    assert before["general"] == ["device", "facility", "readers", "emergency"]
     await ask(clinic, "patient.policy", category="general", audiences=["facility"])
     after = (await ask(clinic, "patient.policy"))["policy"]
     assert after == {**before, "general": ["device", "facility"]}
