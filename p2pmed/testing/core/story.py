@@ -82,6 +82,7 @@ SEATS_BFT: Final = (1, 3, 3, 3, *(4,) * 16, 5, 6, *(7,) * 8, *(10,) * 4, *(13,) 
 SEATS_RAFT: Final = (1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
 LARGE_EVERY: Final = 97
 """One BFT seed in so many has 16 to 20 seats."""
+LYING_REST_MS_MAX: Final = 600_000
 IDLE_SENDS_MAX: Final = 40
 """Messages of one member in an idle phase, heartbeats and liars apart."""
 
@@ -306,6 +307,8 @@ class Run:
         # A Raft leader takes four seconds to be sure that somebody is away; then it beats slowly.
         away = any(member.gone for member in world.members)
         world.run(world.now + (6_000 if away and not world.is_bft else 4_000))
+        if self.cast.lying:  # a liar keeps all awake: a day of that is minutes of ours
+            length = min(length, LYING_REST_MS_MAX)
         before = {member.place: member.sent for member in world.honest}
         began = world.now
         if length >= DAY_MS:
